@@ -1,0 +1,98 @@
+// Package fanout spreads each topic to all its subscribers from memory. A topic with subscribers has one [Hub]: a
+// window of recent messages in one order, filled by one shared reader. A [Subscription] is a cursor into it: history
+// from Kafka, then the window, then live, as one sequence without a gap or a duplicate, in the order of each partition.
+//
+// Promises: every message after a subscription's position is delivered exactly once, or a gap says which can't be had.
+// Nothing waits for a slow subscriber and nothing queues for it. What windows, encoded frames, history and writes
+// hold together stays below one bound, [Config.Memory], whatever subscribers do.
+package fanout
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Config is how hubs hold and hand out messages. Its zero value works.
+type Config struct {
+	// Memory bounds the bytes that windows, encoded frames, history and pending writes hold together. When it is
+	// reached, windows give up their oldest messages first. Default 1 GiB.
+	Memory int64
+
+	// Window returns the bounds of one topic's window. Nil: the default of Window for all.
+	Window func(topic string) Window
+
+	// HistoryReads bounds how many reads of history run at once; others wait in line. Default 16.
+	HistoryReads int
+
+	// HistoryBytes bounds one read of history. Default 256 KiB.
+	HistoryBytes int64
+
+	// Linger is how long a hub outlives its last subscriber, so that a reconnect finds it warm. Default 1 m.
+	Linger time.Duration
+
+	// StartTimeout is how long a subscriber waits for its topic's reader to stand. Default 5 s.
+	StartTimeout time.Duration
+
+	// Formats are the encodings that hubs share among subscribers; Request.Format is an index into it.
+	Formats []Format
+
+	Log     *slog.Logger          // nil: none
+	Metrics prometheus.Registerer // nil: none
+}
+
+// Window bounds what a hub keeps of its topic's recent messages. A larger one serves more reconnects without reading
+// Kafka again.
+type Window struct {
+	Bytes int64         // default 64 MiB
+	Age   time.Duration // since the hub got the message; default 10 m
+}
+
+// Format encodes messages for a transport. A hub calls it once a message and shares the bytes.
+type Format interface {
+	// AppendMessage appends the frame of m to dst. id is the position that a client resumes from once it has m.
+	AppendMessage(dst []byte, m *stream.Message, id string) []byte
+}
+
+// Slow is what becomes of a subscription that falls out of its hub's window.
+type Slow string
+
+// What a slow subscription may ask for.
+const (
+	SlowReplay Slow = "replay" // go on from Kafka; the zero value means it too
+	SlowClose  Slow = "close"  // end with an error of kind TooSlow; Position is where to resume
+)
+
+// Request is what a subscriber wants.
+type Request struct {
+	Topics []string      // one or several, each once; they exist or Subscribe says NotFound
+	Filter stream.Filter // applies to each topic
+	From   From
+	Slow   Slow
+	Format int // index into Config.Formats; -1: frames aren't shared, Item.Frame is nil
+
+	// Wake is called when Poll may have something, from any goroutine, with locks held: it must not block and must
+	// not call the subscription. It may be called when there is nothing. Nil: only Next is used.
+	Wake func()
+}
+
+// From is where a subscription begins. The zero value isn't valid.
+type From struct {
+	At       stream.At        // used when Position is nil: Latest, Earliest or a time
+	Position *stream.Position // resume here; a topic that it lacks begins at latest. It knows one of the topics at least.
+}
+
+// Item is a message, or a gap where messages can no longer be had.
+type Item struct {
+	Message *stream.Message // nil for a gap; shared, never written to
+	Gap     *stream.Gap     // nil for a message
+	ID      string          // the position that a client resumes from once it has this item
+	Frame   []byte          // the message in the request's format, shared, never written to; nil: encode it yourself
+}
+
+// Batch is what one Poll yields. It is filled anew by each Poll; its items are good until then.
+type Batch struct {
+	Items []Item
+}
