@@ -1,0 +1,214 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// isolation is what reads see of transactions.
+func (c *Client) isolation() sarama.IsolationLevel {
+	if c.cfg.Isolation == readUncommitted {
+		return sarama.ReadUncommitted
+	}
+	return sarama.ReadCommitted
+}
+
+// offsets looks up where every partition that md has stands at a place, under the configured isolation: Latest is the
+// last stable offset where transactions are respected. In a partition without a message at or after a time it is
+// Latest. Each leader is asked once, for all its partitions.
+//
+// A leader that is missing, moves or is away is waited for as long as ctx lasts; then the error is of kind
+// Unavailable. Before, only NotFound ends it, or a [stream.RecreatedError] when the topic isn't md's any more.
+func (c *Client) offsets(ctx context.Context, topic string, md topicMetadata, at stream.At) ([]int64, error) {
+	all := make([]int32, len(md.partitions))
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return c.listOffsets(ctx, topic, md, all, at.Kafka(), c.isolation())
+}
+
+// rangeOffsets looks up the log start of one partition and its high watermark, which is its end whatever the isolation.
+// It waits as offsets does.
+func (c *Client) rangeOffsets(ctx context.Context, topic string, md topicMetadata, partition int32) (begin, end int64, err error) {
+	if int(partition) >= len(md.partitions) || partition < 0 {
+		return 0, 0, topicError(topic, sarama.ErrUnknownTopicOrPartition)
+	}
+	one := []int32{partition}
+	first, err := c.listOffsets(ctx, topic, md, one, sarama.OffsetOldest, sarama.ReadUncommitted)
+	if err != nil {
+		return 0, 0, err
+	}
+	last, err := c.listOffsets(ctx, topic, md, one, sarama.OffsetNewest, sarama.ReadUncommitted)
+	if err != nil {
+		return 0, 0, err
+	}
+	return first[0], last[0], nil
+}
+
+// listOffsets returns the offsets of some partitions, in their order.
+func (c *Client) listOffsets(ctx context.Context, topic string, md topicMetadata, partitions []int32, millis int64, isolation sarama.IsolationLevel) ([]int64, error) {
+	if err := topicError(topic, md.err); err != nil {
+		return nil, err
+	}
+	found := make(map[int32]int64, len(partitions))
+	missing := slices.Clone(partitions)
+	patience := lookupPatience
+	round := 0
+	err := retry(ctx, mayPass, func() error {
+		if round++; round > 1 {
+			fresh, err := c.sameTopic(ctx, topic, md.id)
+			if err != nil {
+				return err
+			}
+			md = fresh
+		}
+		attempt, cancel := context.WithTimeout(ctx, patience)
+		defer cancel()
+		patience = min(2*patience, c.cfg.RequestTimeout)
+		q := offsetQuery{topic, md, millis, isolation}
+		err := c.askLeaders(attempt, q, missing, found)
+		missing = slices.DeleteFunc(missing, func(p int32) bool { _, ok := found[p]; return ok })
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	offsets := make([]int64, len(partitions))
+	for i, p := range partitions {
+		offsets[i] = found[p]
+	}
+	return offsets, nil
+}
+
+// lookupPatience bounds the first attempt to ask the leaders; each further one has twice as long.
+const lookupPatience = 2 * time.Second
+
+// mayPass reports whether an error is one that time may heal.
+func mayPass(err error) bool {
+	e, ok := errors.AsType[*stream.Error](err)
+	return ok && e.Kind == stream.Unavailable && !errors.Is(err, errClosed)
+}
+
+// sameTopic asks for a topic's metadata anew. It is an error if the topic is gone, or has another id.
+func (c *Client) sameTopic(ctx context.Context, topic string, id stream.Incarnation) (topicMetadata, error) {
+	md, err := c.metadata(ctx, topic)
+	if err != nil {
+		return topicMetadata{}, err
+	}
+	t := md.topics[topic]
+	if err := topicError(topic, t.err); err != nil {
+		return topicMetadata{}, err
+	}
+	if t.id != id {
+		return topicMetadata{}, &stream.RecreatedError{Topic: topic, Now: t.id}
+	}
+	return t, nil
+}
+
+// offsetQuery is what a ListOffsets request asks for each partition.
+type offsetQuery struct {
+	topic     string
+	md        topicMetadata
+	millis    int64
+	isolation sarama.IsolationLevel
+}
+
+// askLeaders asks the leaders of the partitions, all at once, and puts what they answer into found. The error is the
+// first of any partition that got none.
+func (c *Client) askLeaders(ctx context.Context, q offsetQuery, partitions []int32, found map[int32]int64) error {
+	type answer struct {
+		offsets map[int32]int64
+		err     error
+	}
+	var failure error
+	byLeader := map[int32][]int32{}
+	for _, p := range partitions {
+		if int(p) >= len(q.md.partitions) || q.md.partitions[p].leader < 0 {
+			failure = q.partitionError(p, sarama.ErrLeaderNotAvailable)
+			continue
+		}
+		leader := q.md.partitions[p].leader
+		byLeader[leader] = append(byLeader[leader], p)
+	}
+	answers := make(chan answer, len(byLeader))
+	for leader, led := range byLeader {
+		if !c.start(func() {
+			offsets, err := c.askLeader(ctx, leader, q, led)
+			answers <- answer{offsets, err}
+		}) {
+			return unavailable(errClosed)
+		}
+	}
+	for range byLeader {
+		a := <-answers
+		for p, offset := range a.offsets {
+			found[p] = offset
+		}
+		if failure == nil {
+			failure = a.err
+		}
+	}
+	return failure
+}
+
+// askLeader asks one broker for the offsets of partitions that it leads. It may return some and an error for the rest.
+func (c *Client) askLeader(ctx context.Context, leader int32, q offsetQuery, partitions []int32) (map[int32]int64, error) {
+	addr, err := c.address(leader)
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("look up offsets of %s at broker %d: %w", q.topic, leader, err))
+	}
+	response, err := exchange(ctx, c, addr, func(b *sarama.Broker) (*sarama.OffsetResponse, error) {
+		request := sarama.NewOffsetRequest(protocol)
+		request.IsolationLevel = q.isolation
+		for _, p := range partitions {
+			request.AddBlock(q.topic, p, q.millis, 1)
+		}
+		return b.GetAvailableOffsets(request)
+	})
+	if err != nil {
+		return nil, unavailable(fmt.Errorf("look up offsets of %s: %w", q.topic, err))
+	}
+	offsets := map[int32]int64{}
+	var beyond []int32 // no message there
+	for _, p := range partitions {
+		block := response.GetBlock(q.topic, p)
+		switch {
+		case block == nil:
+			err = q.partitionError(p, sarama.ErrUnknown)
+		case block.Err != sarama.ErrNoError:
+			err = q.partitionError(p, block.Err)
+		case block.Offset < 0 && q.millis >= 0:
+			beyond = append(beyond, p)
+		default:
+			offsets[p] = block.Offset
+		}
+	}
+	if err != nil || len(beyond) == 0 {
+		return offsets, err
+	}
+	q.millis = sarama.OffsetNewest
+	ends, err := c.askLeader(ctx, leader, q, beyond)
+	for p, offset := range ends {
+		offsets[p] = offset
+	}
+	return offsets, err
+}
+
+// partitionError returns what a partition's error code means here. One that says the topic isn't there may come
+// from a broker that lags, or that was the leader: the metadata decides.
+func (q offsetQuery) partitionError(partition int32, code sarama.KError) error {
+	if code == sarama.ErrTopicAuthorizationFailed {
+		return topicError(q.topic, code)
+	}
+	return &stream.Error{
+		Kind:   stream.Unavailable,
+		Detail: fmt.Sprintf("partition %d of %s can't be read now", partition, q.topic),
+		Err:    code,
+	}
+}
