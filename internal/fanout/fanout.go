@@ -95,4 +95,24 @@ type Item struct {
 // Batch is what one Poll yields. It is filled anew by each Poll; its items are good until then.
 type Batch struct {
 	Items []Item
+
+	budget int64 // bytes that this Poll may still add
+}
+
+// pollBytes is about what one Poll yields at most: more would let one subscription keep others waiting.
+const pollBytes = 64 << 10
+
+// reset empties the batch, and lets go of what its items held.
+func (b *Batch) reset() {
+	clear(b.Items)
+	b.Items = b.Items[:0]
+	b.budget = pollBytes
+}
+
+func (b *Batch) add(item Item) {
+	b.Items = append(b.Items, item)
+	b.budget -= 64
+	if item.Message != nil {
+		b.budget -= item.Message.Size()
+	}
 }

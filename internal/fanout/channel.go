@@ -1,0 +1,135 @@
+package fanout
+
+import (
+	"sort"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// maxRefs bounds what a channel remembers. Who is farther behind looks through the window itself.
+const maxRefs = 1024
+
+// channel is what all subscribers of one filter share in a hub: references to the entries that match. The channel of
+// all messages needs none: the window is its list.
+type channel struct {
+	filter  stream.Filter
+	cursors map[*cursor]struct{} // in step with the hub: woken by a match
+	users   int                  // cursors in step or not
+
+	since uint64   // matches from this sequence number on were noted
+	lost  uint64   // and those below this one are forgotten again
+	refs  []uint64 // ascending; may begin before the window
+	woken bool     // in this append, already
+}
+
+// note remembers a match.
+func (ch *channel) note(seq, windowFirst uint64) {
+	if ch.filter.All() {
+		return
+	}
+	drop := sort.Search(len(ch.refs), func(i int) bool { return ch.refs[i] >= windowFirst })
+	if drop == 0 && len(ch.refs) >= maxRefs {
+		drop = maxRefs / 4
+	}
+	if drop > 0 {
+		ch.lost = ch.refs[drop-1] + 1
+		ch.refs = append(ch.refs[:0], ch.refs[drop:]...)
+	}
+	ch.refs = append(ch.refs, seq)
+}
+
+// after returns the matches from seq on, and whether that is all of them. It is not when the channel is younger than
+// seq, or when a match from seq on has left the window or was forgotten.
+func (ch *channel) after(seq, windowFirst uint64) (refs []uint64, complete bool) {
+	lost := ch.lost
+	inWindow := sort.Search(len(ch.refs), func(i int) bool { return ch.refs[i] >= windowFirst })
+	if inWindow > 0 {
+		lost = ch.refs[inWindow-1] + 1
+	}
+	if seq < ch.since || seq < lost {
+		return nil, false
+	}
+	refs = ch.refs[inWindow:]
+	return refs[sort.Search(len(refs), func(i int) bool { return refs[i] >= seq }):], true
+}
+
+// channels is the index from a message to the channels that want it: one look-up by key, one by type, and the few that
+// have neither.
+type channels struct {
+	all    map[string]*channel // by the filter's text
+	every  *channel            // of the filter that wants all
+	byKey  map[string]map[*channel]struct{}
+	byType map[string]map[*channel]struct{}
+}
+
+func newChannels() channels {
+	return channels{map[string]*channel{}, nil, map[string]map[*channel]struct{}{}, map[string]map[*channel]struct{}{}}
+}
+
+// join returns the channel of a canonical filter, and makes it where it is the first of its kind. It notes matches from end on.
+func (cs *channels) join(f stream.Filter, end uint64) *channel {
+	ch := cs.all[f.String()]
+	if ch == nil {
+		ch = &channel{filter: f, cursors: map[*cursor]struct{}{}, since: end}
+		cs.all[f.String()] = ch
+		cs.list(ch, func(m map[string]map[*channel]struct{}, s string) {
+			if m[s] == nil {
+				m[s] = map[*channel]struct{}{}
+			}
+			m[s][ch] = struct{}{}
+		})
+		if f.All() {
+			cs.every = ch
+		}
+	}
+	ch.users++
+	return ch
+}
+
+// leave forgets a channel with its last user.
+func (cs *channels) leave(ch *channel) {
+	if ch.users--; ch.users > 0 {
+		return
+	}
+	delete(cs.all, ch.filter.String())
+	cs.list(ch, func(m map[string]map[*channel]struct{}, s string) {
+		if delete(m[s], ch); len(m[s]) == 0 {
+			delete(m, s)
+		}
+	})
+	if cs.every == ch {
+		cs.every = nil
+	}
+}
+
+// list calls f for each place in the index where a channel stands: under its keys, else under its types.
+func (cs *channels) list(ch *channel, f func(m map[string]map[*channel]struct{}, s string)) {
+	if len(ch.filter.Keys) > 0 {
+		for _, k := range ch.filter.Keys {
+			f(cs.byKey, k)
+		}
+		return
+	}
+	for _, t := range ch.filter.Types {
+		f(cs.byType, t)
+	}
+}
+
+// match calls f for each channel that wants m.
+func (cs *channels) match(m *stream.Message, f func(*channel)) {
+	if cs.every != nil {
+		f(cs.every)
+	}
+	if m.Key != nil {
+		for ch := range cs.byKey[string(m.Key)] {
+			if len(ch.filter.Types) == 0 || ch.filter.Match(m) {
+				f(ch)
+			}
+		}
+	}
+	if len(cs.byType) > 0 {
+		for ch := range cs.byType[m.EventType()] {
+			f(ch)
+		}
+	}
+}

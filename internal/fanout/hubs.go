@@ -1,0 +1,340 @@
+package fanout
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// Hubs holds the hub of every topic in use.
+type Hubs struct {
+	cfg     Config
+	source  stream.Source
+	history stream.History
+	now     func() time.Time
+	memory  *memory
+	replays *replays
+	metrics *metrics
+
+	begin chan *Hub     // to Run: a hub to be run
+	done  chan struct{} // closed when Run ends
+
+	shrinking sync.Mutex // held by the one that makes windows smaller
+
+	mu   sync.Mutex // guards hubs; a hub's own lock may be taken while it is held, not the other way round
+	hubs map[string]*Hub
+}
+
+// New returns hubs that read with source and history. Run starts them.
+func New(cfg Config, source stream.Source, history stream.History) *Hubs {
+	cfg.Memory = cmp.Or(cfg.Memory, 1<<30)
+	cfg.HistoryReads = cmp.Or(cfg.HistoryReads, 16)
+	cfg.HistoryBytes = cmp.Or(cfg.HistoryBytes, 256<<10)
+	cfg.Linger = cmp.Or(cfg.Linger, time.Minute)
+	cfg.StartTimeout = cmp.Or(cfg.StartTimeout, 5*time.Second)
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	window := cfg.Window
+	cfg.Window = func(topic string) Window {
+		var w Window
+		if window != nil {
+			w = window(topic)
+		}
+		return Window{Bytes: cmp.Or(w.Bytes, 64<<20), Age: cmp.Or(w.Age, 10*time.Minute)}
+	}
+	h := &Hubs{
+		cfg: cfg, source: source, history: history, now: time.Now,
+		memory: newMemory(cfg.Memory), replays: newReplays(),
+		begin: make(chan *Hub), done: make(chan struct{}), hubs: map[string]*Hub{},
+	}
+	h.metrics = newMetrics(cfg.Metrics, h)
+	return h
+}
+
+// Run works until ctx ends: it reads topics while they have subscribers, and history for those who need it. Then every
+// subscription fails with kind Unavailable.
+func (h *Hubs) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer close(h.done)
+	for range h.cfg.HistoryReads {
+		wg.Go(func() { h.serveReplays(ctx) })
+	}
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case hub := <-h.begin:
+			hubCtx, cancel := context.WithCancel(ctx)
+			hub.mu.Lock()
+			hub.cancel = cancel
+			hub.mu.Unlock()
+			wg.Go(func() {
+				defer cancel()
+				hub.run(hubCtx)
+				h.forget(hub)
+			})
+		case <-tick.C:
+			h.tidy()
+		}
+	}
+}
+
+// tidy evicts what is too old and stops hubs that had no subscriber for some time.
+func (h *Hubs) tidy() {
+	for _, hub := range h.list() {
+		hub.mu.Lock()
+		hub.evictByBoundLocked(h.now())
+		idle := hub.users == 0 && h.now().Sub(hub.idle) >= h.cfg.Linger
+		hub.mu.Unlock()
+		if idle {
+			h.retire(hub)
+		}
+	}
+}
+
+// retire stops a hub unless somebody came meanwhile. Users are only taken on with h.mu held.
+func (h *Hubs) retire(hub *Hub) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	if hub.users == 0 && h.hubs[hub.topic] == hub {
+		delete(h.hubs, hub.topic)
+		hub.cancel()
+	}
+}
+
+// forget takes a hub off the list, so that the next subscriber begins anew.
+func (h *Hubs) forget(hub *Hub) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.hubs[hub.topic] == hub {
+		delete(h.hubs, hub.topic)
+	}
+}
+
+func (h *Hubs) list() []*Hub {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hubs := make([]*Hub, 0, len(h.hubs))
+	for _, hub := range h.hubs {
+		hubs = append(hubs, hub)
+	}
+	return hubs
+}
+
+// use returns a topic's hub with one more user, and whether it is new and has to begin.
+func (h *Hubs) use(topic string) (hub *Hub, isNew bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	hub = h.hubs[topic]
+	if hub == nil {
+		hub, isNew = newHub(h, topic), true
+		h.hubs[topic] = hub
+	}
+	hub.mu.Lock()
+	defer hub.mu.Unlock()
+	hub.users++
+	return hub, isNew
+}
+
+// Subscribe returns a subscription once the readers of all its topics stand at a known offset of every partition:
+// nothing published after it returns is missed. Errors are [stream.Error]: NotFound, BadPosition (none of the
+// topics is in it), Unavailable (Kafka didn't answer within Config.StartTimeout).
+func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error) {
+	if p := req.From.Position; p != nil && !slices.ContainsFunc(req.Topics, func(t string) bool { _, ok := p.Topic(t); return ok }) {
+		return nil, stream.Errorf(stream.BadPosition, "the position is of other topics: it knows none of %s", strings.Join(req.Topics, ", "))
+	}
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.StartTimeout)
+	defer cancel()
+	var hubs []*Hub
+	defer func() { // the subscription, if there is one, has uses of its own by now
+		for _, hub := range hubs {
+			hub.mu.Lock()
+			hub.releaseLocked()
+			hub.mu.Unlock()
+		}
+	}()
+	for _, topic := range req.Topics {
+		hub, isNew := h.use(topic)
+		hubs = append(hubs, hub)
+		if isNew {
+			h.start(ctx, hub)
+		}
+	}
+	start := make([]*stream.TopicPosition, len(hubs))
+	for i, hub := range hubs {
+		var err error
+		if err = hub.wait(ctx); err == nil {
+			start[i], err = h.resolve(ctx, hub, req.From)
+		}
+		if err != nil {
+			return nil, h.explain(ctx, hub, err)
+		}
+	}
+	return h.newSubscription(req, hubs, start), nil
+}
+
+// start hands a new hub to Run. Where that isn't to be had, the hub fails for all who wait for it.
+func (h *Hubs) start(ctx context.Context, hub *Hub) {
+	select {
+	case h.begin <- hub:
+		return
+	case <-h.done:
+	case <-ctx.Done():
+	}
+	h.forget(hub)
+	hub.fail(stream.Errorf(stream.Unavailable, "the gateway isn't running"))
+}
+
+// explain gives an error of Subscribe the kind that a client can act on.
+func (h *Hubs) explain(ctx context.Context, hub *Hub, err error) error {
+	if ctx.Err() == context.DeadlineExceeded {
+		return &stream.Error{Kind: stream.Unavailable, Detail: "topic " + hub.topic + " can't be read now", Err: err}
+	}
+	return err
+}
+
+// wait returns when the hub's reader stands, or can't.
+func (h *Hub) wait(ctx context.Context) error {
+	select {
+	case <-h.ready:
+		h.mu.RLock()
+		defer h.mu.RUnlock()
+		return h.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// resolve turns a request's beginning into a position in one topic; nil is the hub's end.
+func (h *Hubs) resolve(ctx context.Context, hub *Hub, from From) (*stream.TopicPosition, error) {
+	if from.Position != nil {
+		t, ok := from.Position.Topic(hub.topic)
+		if !ok {
+			return nil, nil
+		}
+		return &t, h.checkIncarnation(ctx, hub, t.Incarnation)
+	}
+	if from.At == stream.Latest {
+		return nil, nil
+	}
+	t, err := h.history.Offsets(ctx, hub.topic, from.At)
+	if err != nil {
+		return nil, err
+	}
+	return &t, hub.follow(ctx, t.Incarnation)
+}
+
+// checkIncarnation makes sure, where a position is of another incarnation than the hub's, that the hub's is the one
+// that exists: it may be the hub that hasn't heard of the re-creation yet.
+func (h *Hubs) checkIncarnation(ctx context.Context, hub *Hub, id stream.Incarnation) error {
+	hub.mu.RLock()
+	same := hub.id == id
+	hub.mu.RUnlock()
+	if same || id == (stream.Incarnation{}) {
+		return nil
+	}
+	now, err := h.history.Offsets(ctx, hub.topic, stream.Earliest)
+	if err != nil {
+		return err
+	}
+	return hub.follow(ctx, now.Incarnation)
+}
+
+// follow returns when the hub's reader has come to an incarnation that is known to exist.
+func (h *Hub) follow(ctx context.Context, id stream.Incarnation) error {
+	for {
+		h.mu.RLock()
+		there, err, changed := h.id == id, h.err, h.changed
+		h.mu.RUnlock()
+		if there || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Reserve counts n bytes that a transport holds for a client (a pending write) against Config.Memory. Windows shrink
+// to make room; false says that there is none, and then the client is to be closed as overloaded.
+func (h *Hubs) Reserve(n int64) bool {
+	h.shrink(n)
+	if h.memory.over(n) > 0 {
+		return false
+	}
+	h.memory.add(n)
+	return true
+}
+
+// Release gives back what Reserve took.
+func (h *Hubs) Release(n int64) { h.memory.add(-n) }
+
+// shrink makes windows smaller, the oldest messages first, until n more bytes fit or there is nothing to give.
+func (h *Hubs) shrink(n int64) {
+	if h.memory.over(n) <= 0 {
+		return
+	}
+	h.shrinking.Lock()
+	defer h.shrinking.Unlock()
+	for h.memory.over(n) > 0 {
+		hub := h.oldest()
+		if hub == nil {
+			return
+		}
+		hub.mu.Lock()
+		for i := 0; i < 64 && len(hub.window.entries) > 0 && h.memory.over(n) > 0; i++ {
+			hub.evictLocked()
+		}
+		hub.mu.Unlock()
+	}
+}
+
+// oldest returns the hub that holds the oldest message of all, or nil when none holds any.
+func (h *Hubs) oldest() *Hub {
+	var oldest *Hub
+	var at int64
+	for _, hub := range h.list() {
+		if t := hub.oldest.Load(); t != 0 && (oldest == nil || t < at) {
+			oldest, at = hub, t
+		}
+	}
+	return oldest
+}
+
+// HubStats is what one hub holds now.
+type HubStats struct {
+	Topic       string `json:"topic"`
+	Subscribers int    `json:"subscribers"`
+	Channels    int    `json:"channels"`
+	Messages    int    `json:"messages"` // in the window
+	Bytes       int64  `json:"bytes"`    // of messages and frames in the window
+}
+
+// Stats returns the hubs in use, by topic.
+func (h *Hubs) Stats() []HubStats {
+	var stats []HubStats
+	for _, hub := range h.list() {
+		hub.mu.RLock()
+		stats = append(stats, HubStats{
+			Topic: hub.topic, Subscribers: hub.users, Channels: len(hub.channels.all),
+			Messages: len(hub.window.entries), Bytes: hub.bytes.Load(),
+		})
+		hub.mu.RUnlock()
+	}
+	slices.SortFunc(stats, func(a, b HubStats) int { return strings.Compare(a.Topic, b.Topic) })
+	return stats
+}

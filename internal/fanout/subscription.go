@@ -1,0 +1,195 @@
+package fanout
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// Subscription is a cursor in each of its topics: where one subscriber stands. Its methods are for one goroutine at a time.
+type Subscription struct {
+	hubs   *Hubs
+	wake   func()
+	woken  chan struct{} // what wake fills when the subscriber brought no Wake of its own
+	slow   Slow
+	format int
+
+	mu      sync.Mutex // guards what follows, and the cursors
+	cursors []*cursor  // by topic
+	turn    int        // the cursor that the next Poll begins with
+	told    string     // the position that was given out last
+	err     error
+	closed  bool
+}
+
+// token returns the position when cursor c's part of it is part.
+func (s *Subscription) token(c *cursor, part string) string {
+	if len(s.cursors) == 1 {
+		return part
+	}
+	parts := make([]string, len(s.cursors))
+	for i, other := range s.cursors {
+		if other == c {
+			parts[i] = part
+		} else {
+			parts[i] = other.part()
+		}
+	}
+	return stream.JoinParts(parts...)
+}
+
+// Position returns where the subscription stands: what a client resumes from after all that Poll has yielded.
+func (s *Subscription) Position() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.positionLocked()
+}
+
+func (s *Subscription) positionLocked() string { return s.token(nil, s.cursors[0].part()) }
+
+// Poll fills b with what comes next: about 64 KiB at most, or one message. It never blocks; no items mean nothing yet:
+// Wake will be called when there is. After an error (TooSlow, Unavailable, NotFound) the subscription is at its end, and
+// Position is where to resume.
+func (s *Subscription) Poll(b *Batch) error {
+	b.reset()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return stream.Errorf(stream.Internal, "the subscription is closed")
+	}
+	for i := range s.cursors {
+		c := s.cursors[(s.turn+i)%len(s.cursors)]
+		if err := c.poll(b); err != nil {
+			s.err = err
+			break
+		}
+	}
+	s.turn++
+	s.hubs.shrink(0) // frames may have been encoded
+	if len(b.Items) > 0 {
+		s.told = b.Items[len(b.Items)-1].ID
+		return nil // an error comes with the next Poll: it lasts
+	}
+	return s.err
+}
+
+// Progress moves the subscription past messages that its filter leaves out, when nothing is pending, and returns its
+// position if that isn't the one of the last item or Progress. Transports send it with their heartbeats.
+func (s *Subscription) Progress() (id string, moved bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.cursors {
+		c.skip()
+	}
+	id = s.positionLocked()
+	moved = id != s.told
+	s.told = id
+	return id, moved
+}
+
+// skip moves a cursor in step to the hub's end if nothing on the way there is for it.
+func (c *cursor) skip() {
+	if !c.synced {
+		return
+	}
+	c.hub.mu.RLock()
+	defer c.hub.mu.RUnlock()
+	refs, complete := c.ch.after(c.seq, c.hub.window.first)
+	if c.epoch == c.hub.epoch && (c.seq == c.hub.window.end() || complete && len(refs) == 0 && !c.ch.filter.All()) {
+		c.seq, c.id = c.hub.window.end(), c.hub.head
+	}
+}
+
+// Next is Poll that waits. It is for callers without a Wake.
+func (s *Subscription) Next(ctx context.Context, b *Batch) error {
+	for {
+		if err := s.Poll(b); err != nil || len(b.Items) > 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.woken:
+		}
+	}
+}
+
+func (s *Subscription) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// Close ends the subscription. It is safe to call twice.
+func (s *Subscription) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	for _, c := range s.cursors {
+		c.dropHistory()
+		c.hub.detach(c)
+	}
+	s.hubs.metrics.subscriptions.Dec()
+}
+
+// newSubscription attaches a cursor for each topic. Where start has no part for a topic it begins at the hub's end.
+// The hubs have started, and keep their users while this runs.
+func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPosition) *Subscription {
+	s := &Subscription{hubs: h, wake: req.Wake, woken: make(chan struct{}, 1), slow: req.Slow, format: req.Format}
+	if s.wake == nil {
+		s.wake = func() {
+			select {
+			case s.woken <- struct{}{}:
+			default:
+			}
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	filter := req.Filter.Canonical()
+	for i, hub := range hubs {
+		s.cursors = append(s.cursors, hub.attach(s, filter, start[i]))
+	}
+	slices.SortFunc(s.cursors, func(a, b *cursor) int { return strings.Compare(a.hub.topic, b.hub.topic) })
+	s.told = s.positionLocked()
+	h.metrics.subscriptions.Inc()
+	return s
+}
+
+// attach adds a cursor at start, or at the hub's end when start is nil.
+func (h *Hub) attach(s *Subscription, filter stream.Filter, start *stream.TopicPosition) *cursor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.users++
+	c := &cursor{sub: s, hub: h, ch: h.channels.join(filter, h.window.end()), epoch: h.epoch}
+	if start == nil {
+		c.enterStepLocked(h.window.end(), h.head)
+	} else {
+		c.own = stream.TopicPosition{Topic: h.topic, Incarnation: start.Incarnation, Next: slices.Clone(start.Next)}
+		c.listLocked()
+	}
+	return c
+}
+
+// detach removes a cursor.
+func (h *Hub) detach(c *cursor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.unsynced, c)
+	delete(c.ch.cursors, c)
+	h.channels.leave(c.ch)
+	h.releaseLocked()
+}
+
+// releaseLocked gives up one use of the hub.
+func (h *Hub) releaseLocked() {
+	if h.users--; h.users == 0 {
+		h.idle = h.hubs.now()
+	}
+}
