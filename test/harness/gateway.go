@@ -1,0 +1,105 @@
+package harness
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Gateway is a streamgw process: one replica.
+type Gateway struct {
+	*Process
+	URL   string // of the public listener
+	Admin string // of the admin listener
+}
+
+// GatewayOptions are what differs between the gateways of scenarios.
+type GatewayOptions struct {
+	Brokers string   // bootstrap list
+	Config  string   // content of a configuration file; "" starts without one
+	Env     []string // further environment, NAME=value
+}
+
+// SmallWindows is a configuration whose windows hold seconds only, so that clients that stay away come back to find
+// what they lack gone from memory, and read it from Kafka.
+const SmallWindows = `
+topics:
+  - match: "**"
+    window: {bytes: 256KiB, age: 10m}
+`
+
+// StartGateway starts a gateway and waits until it is ready.
+func StartGateway(t testing.TB, name string, o GatewayOptions) *Gateway {
+	t.Helper()
+	listen := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	admin := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
+	args := []string{Binary(t), "serve"}
+	if o.Config != "" {
+		file := filepath.Join(t.TempDir(), "streamgw.yaml")
+		if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		args = append(args, "--config", file)
+	}
+	env := append([]string{
+		"STREAMGW_LISTEN=" + listen,
+		"STREAMGW_ADMIN_LISTEN=" + admin,
+		"STREAMGW_KAFKA_BROKERS=" + o.Brokers,
+		"STREAMGW_AUTH_MODE=none",
+	}, o.Env...)
+	g := &Gateway{Process: StartProcess(t, name, env, args...), URL: "http://" + listen, Admin: "http://" + admin}
+	g.WaitReady()
+	return g
+}
+
+// Restart runs the gateway again, on the same ports, and waits until it is ready.
+func (g *Gateway) Restart() {
+	g.t.Helper()
+	g.Start()
+	g.WaitReady()
+}
+
+// WaitReady waits until the gateway says that it can serve.
+func (g *Gateway) WaitReady() {
+	g.t.Helper()
+	Until(g.t, 30*time.Second, g.name+" is ready", func() bool {
+		if !g.Running() {
+			g.t.Fatalf("%s ended before it was ready", g.name)
+		}
+		status, _, err := Get(g.Admin + "/readyz")
+		return err == nil && status == http.StatusOK
+	})
+}
+
+// Get returns the status and body of a short answer.
+func Get(url string) (status int, body []byte, err error) {
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(url)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	body, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, body, err
+}
+
+// Binary returns the gateway's program: $STREAMGW_BINARY, else one built from the repository as it is.
+func Binary(t testing.TB) string {
+	t.Helper()
+	if bin := os.Getenv("STREAMGW_BINARY"); bin != "" {
+		return bin
+	}
+	bin := filepath.Join(Cache(t), "bin", "streamgw")
+	cmd := exec.Command("go", "build", "-o", bin, "./cmd/streamgw")
+	cmd.Dir = Root(t)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build the gateway: %v\n%s", err, strings.TrimSpace(string(out)))
+	}
+	return bin
+}

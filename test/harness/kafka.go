@@ -1,0 +1,256 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Kafka is a cluster as its administrator sees it. It speaks Kafka's protocol through another library than the product.
+type Kafka struct {
+	t      testing.TB
+	client *kgo.Client
+	// Bootstrap is the list of brokers as clients are given it.
+	Bootstrap string
+}
+
+// Brokers returns a Kafka that the test leaves running: the one in $KAFKA_BROKERS, else that of StartCluster.
+func Brokers(t testing.TB) *Kafka {
+	t.Helper()
+	if list := os.Getenv("KAFKA_BROKERS"); list != "" {
+		return OpenKafka(t, list)
+	}
+	return StartCluster(t).Kafka
+}
+
+// OpenKafka returns the Kafka at a bootstrap list.
+func OpenKafka(t testing.TB, bootstrap string) *Kafka {
+	t.Helper()
+	bootstrap = strings.TrimSpace(bootstrap)
+	k := &Kafka{t: t, Bootstrap: bootstrap}
+	k.client = k.open(kgo.MetadataMinAge(100 * time.Millisecond))
+	t.Cleanup(k.client.Close)
+	return k
+}
+
+func (k *Kafka) open(opts ...kgo.Opt) *kgo.Client {
+	k.t.Helper()
+	cl, err := kgo.NewClient(append(opts, kgo.SeedBrokers(strings.Split(k.Bootstrap, ",")...))...)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return cl
+}
+
+// context bounds one request. It outlives the test's own context, so that cleaning up may ask too.
+func (k *Kafka) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 30*time.Second)
+}
+
+// WaitBrokers waits until n brokers are registered.
+func (k *Kafka) WaitBrokers(n int) {
+	k.t.Helper()
+	Until(k.t, time.Minute, fmt.Sprintf("%d brokers are up", n), func() bool {
+		ctx, cancel := context.WithTimeout(k.t.Context(), 5*time.Second)
+		defer cancel()
+		resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, k.client)
+		return err == nil && len(resp.Brokers) == n
+	})
+}
+
+// Addresses returns host:port of every broker.
+func (k *Kafka) Addresses() (addresses []string) {
+	k.t.Helper()
+	ctx, cancel := k.context()
+	defer cancel()
+	resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, k.client)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	for _, b := range resp.Brokers {
+		addresses = append(addresses, fmt.Sprintf("%s:%d", b.Host, b.Port))
+	}
+	return addresses
+}
+
+// CreateTopic creates a topic with settings, each as name=value, and waits until every partition has a leader. It is
+// deleted when the test ends. Replicas are as many as there are brokers, three at most.
+func (k *Kafka) CreateTopic(topic string, partitions int, settings ...string) {
+	k.t.Helper()
+	req := kmsg.NewPtrCreateTopicsRequest()
+	req.TimeoutMillis = 20_000
+	rt := kmsg.NewCreateTopicsRequestTopic()
+	rt.Topic, rt.NumPartitions, rt.ReplicationFactor = topic, int32(partitions), int16(min(3, len(k.Addresses())))
+	for _, s := range settings {
+		name, value, _ := strings.Cut(s, "=")
+		c := kmsg.NewCreateTopicsRequestTopicConfig()
+		c.Name, c.Value = name, &value
+		rt.Configs = append(rt.Configs, c)
+	}
+	req.Topics = append(req.Topics, rt)
+	k.do("create "+topic, func(ctx context.Context) error {
+		resp, err := req.RequestWith(ctx, k.client)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	})
+	k.t.Cleanup(func() { _ = k.delete(topic) }) // the test may have deleted it
+	k.WaitLeaders(topic, partitions)
+}
+
+// WaitLeaders waits until a topic has so many partitions and each has a leader.
+func (k *Kafka) WaitLeaders(topic string, partitions int) {
+	k.t.Helper()
+	Until(k.t, 30*time.Second, fmt.Sprintf("%d partitions of %s have leaders", partitions, topic), func() bool {
+		leaders := k.leaders(topic)
+		return len(leaders) == partitions && !slices.Contains(leaders, -1)
+	})
+}
+
+// leaders returns the leader of every partition; nil when there is no such topic.
+func (k *Kafka) leaders(topic string) []int32 {
+	info, err := k.describe(topic)
+	if err != nil {
+		return nil
+	}
+	leaders := make([]int32, len(info.Partitions))
+	for _, p := range info.Partitions {
+		leaders[p.Partition] = p.Leader
+		if p.ErrorCode != 0 {
+			leaders[p.Partition] = -1
+		}
+	}
+	return leaders
+}
+
+func (k *Kafka) describe(topic string) (kmsg.MetadataResponseTopic, error) {
+	ctx, cancel := k.context()
+	defer cancel()
+	req := kmsg.NewPtrMetadataRequest()
+	req.AllowAutoTopicCreation = false
+	rt := kmsg.NewMetadataRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(ctx, k.client)
+	if err != nil {
+		return kmsg.MetadataResponseTopic{}, err
+	}
+	return resp.Topics[0], kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+}
+
+// TopicExists reports whether a topic exists. Asking doesn't create it.
+func (k *Kafka) TopicExists(topic string) bool {
+	k.t.Helper()
+	_, err := k.describe(topic)
+	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
+		k.t.Fatal(err)
+	}
+	return err == nil
+}
+
+// DeleteTopic deletes a topic and waits until no broker knows it.
+func (k *Kafka) DeleteTopic(topic string) {
+	k.t.Helper()
+	if err := k.delete(topic); err != nil {
+		k.t.Fatalf("delete %s: %v", topic, err)
+	}
+	Until(k.t, 30*time.Second, topic+" is gone", func() bool { return !k.TopicExists(topic) })
+}
+
+func (k *Kafka) delete(topic string) error {
+	ctx, cancel := k.context()
+	defer cancel()
+	req := kmsg.NewPtrDeleteTopicsRequest()
+	req.TimeoutMillis = 20_000
+	req.TopicNames = []string{topic}
+	rt := kmsg.NewDeleteTopicsRequestTopic()
+	rt.Topic = &topic
+	req.Topics = append(req.Topics, rt)
+	resp, err := req.RequestWith(ctx, k.client)
+	if err != nil {
+		return err
+	}
+	return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+}
+
+// AddPartitions grows a topic to a number of partitions.
+func (k *Kafka) AddPartitions(topic string, count int) {
+	k.t.Helper()
+	req := kmsg.NewPtrCreatePartitionsRequest()
+	req.TimeoutMillis = 20_000
+	rt := kmsg.NewCreatePartitionsRequestTopic()
+	rt.Topic, rt.Count = topic, int32(count)
+	req.Topics = append(req.Topics, rt)
+	k.do("add partitions to "+topic, func(ctx context.Context) error {
+		resp, err := req.RequestWith(ctx, k.client)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.Topics[0].ErrorCode)
+	})
+	k.WaitLeaders(topic, count)
+}
+
+// DeleteRecords takes the records before an offset away, as retention does.
+func (k *Kafka) DeleteRecords(topic string, partition int, before int64) {
+	k.t.Helper()
+	req := kmsg.NewPtrDeleteRecordsRequest()
+	req.TimeoutMillis = 20_000
+	rt := kmsg.NewDeleteRecordsRequestTopic()
+	rt.Topic = topic
+	rp := kmsg.NewDeleteRecordsRequestTopicPartition()
+	rp.Partition, rp.Offset = int32(partition), before
+	rt.Partitions = append(rt.Partitions, rp)
+	req.Topics = append(req.Topics, rt)
+	k.do("delete records of "+topic, func(ctx context.Context) error {
+		resp, err := req.RequestWith(ctx, k.client)
+		if err != nil {
+			return err
+		}
+		return kerr.ErrorForCode(resp.Topics[0].Partitions[0].ErrorCode)
+	})
+}
+
+// Groups returns the ids of all consumer groups that the brokers know.
+func (k *Kafka) Groups() (ids []string) {
+	k.t.Helper()
+	k.do("list groups", func(ctx context.Context) error {
+		resp, err := kmsg.NewPtrListGroupsRequest().RequestWith(ctx, k.client)
+		if err != nil {
+			return err
+		}
+		ids = nil
+		for _, g := range resp.Groups {
+			ids = append(ids, g.Group)
+		}
+		return kerr.ErrorForCode(resp.ErrorCode)
+	})
+	return ids
+}
+
+// do asks until the answer isn't one that asking again mends, as while leaders move.
+func (k *Kafka) do(what string, ask func(context.Context) error) {
+	k.t.Helper()
+	ctx, cancel := k.context()
+	defer cancel()
+	for {
+		err := ask(ctx)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil || !kerr.IsRetriable(err):
+			k.t.Fatalf("%s: %v", what, err)
+		}
+		pause(ctx, 200*time.Millisecond)
+	}
+}
