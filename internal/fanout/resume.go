@@ -56,8 +56,11 @@ func (c *cursor) recreatedLocked(b *Batch) {
 	h := c.hub
 	now := stream.TopicPosition{Topic: h.topic, Incarnation: h.id, Next: append([]int64(nil), h.begins...)}
 	var gaps []stream.Gap
-	for p, from := range c.own.Next {
-		gap := stream.Gap{Topic: h.topic, Partition: int32(p), From: from, Reason: stream.GapRecreated}
+	for p := range max(len(c.own.Next), len(now.Next)) {
+		gap := stream.Gap{Topic: h.topic, Partition: int32(p), Reason: stream.GapRecreated}
+		if p < len(c.own.Next) {
+			gap.From = c.own.Next[p]
+		}
 		if p < len(now.Next) {
 			gap.To = now.Next[p]
 		}

@@ -88,6 +88,9 @@ func (w *window) place(next []int64) (enter, settled uint64) {
 		i := sort.Search(len(seqs), func(i int) bool { return w.at(seqs[i]).next > next[p] })
 		if i < len(seqs) {
 			enter = min(enter, seqs[i])
+			if gap := w.at(seqs[i]).gap; gap != nil && gap.From < next[p] { // it has a part of what the hub lost
+				settled = max(settled, seqs[i]+1)
+			}
 		}
 		if i > 0 {
 			settled = max(settled, seqs[i-1]+1)

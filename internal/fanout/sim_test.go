@@ -1,0 +1,410 @@
+package fanout
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+)
+
+var (
+	simSeed  = flag.Uint64("sim.seed", 0, "run this seed of the simulation only")
+	simSeeds = flag.Uint64("sim.seeds", 3000, "how many seeds the simulation runs")
+	simTrace = flag.Bool("sim.trace", false, "print each step of the simulation")
+)
+
+// TestSimulation runs two replicas' hubs, a model of Kafka and a few subscribers, one step after the other in the order
+// that a seed decides, and checks every item against the model. A failing seed is replayed by
+//
+//	go test ./internal/fanout -run Simulation -sim.seed=N -sim.trace
+func TestSimulation(t *testing.T) {
+	first, last := uint64(1), *simSeeds
+	if *simSeed != 0 {
+		first, last = *simSeed, *simSeed
+	}
+	var seen simTally
+	for seed := first; seed <= last; seed++ {
+		s := newSim(seed, t.Logf)
+		if err := s.run(); err != nil {
+			t.Fatalf("seed %d, step %d: %v", seed, s.steps, err)
+		}
+		seen.add(s)
+	}
+	t.Logf("%d seeds: %+v", last-first+1, seen)
+	if *simSeed == 0 && (seen.fromKafka == 0 || seen.fromWindow == 0 || seen.gaps == 0 || seen.resumes == 0 || seen.tooSlow == 0 || seen.frames == 0) {
+		t.Errorf("something never happened: %+v", seen)
+	}
+}
+
+// simTally counts what must have happened for a simulation to mean something.
+type simTally struct {
+	messages, gaps, resumes, tooSlow, failedReads, fromKafka, fromWindow, frames int
+}
+
+func (a *simTally) add(s *sim) {
+	a.messages += s.tally.messages
+	a.resumes += s.tally.resumes
+	a.tooSlow += s.tally.tooSlow
+	a.failedReads += s.tally.failedReads
+	a.frames += s.tally.frames
+	a.fromKafka += s.tally.fromKafka
+	a.fromWindow += s.tally.fromWindow
+	a.gaps += s.tally.gaps
+}
+
+// sim is one run: nothing in it runs by itself.
+type sim struct {
+	rng      *rand.Rand
+	logf     func(string, ...any)
+	topics   []*simTopic
+	replicas []*Hubs
+	readers  []*simReader
+	clients  []*simClient
+	answers  []func() // of history reads that were made and not yet handed over
+	now      time.Time
+	steps    int
+	calm     bool // nothing fails any more
+	tally    simTally
+}
+
+func newSim(seed uint64, logf func(string, ...any)) *sim {
+	s := &sim{rng: rand.New(rand.NewPCG(seed, 42)), logf: logf, now: time.Unix(1_700_000_000, 0)}
+	for i := range 1 + s.rng.IntN(2) {
+		s.topics = append(s.topics, newSimTopic(s.rng, fmt.Sprintf("topic.%d", i)))
+	}
+	window := Window{Bytes: 300 + s.rng.Int64N(8000), Age: time.Duration(1+s.rng.IntN(30)) * time.Second}
+	for range 2 {
+		h := New(Config{
+			Window: func(string) Window { return window }, Formats: []Format{simFormat{}},
+			Memory: 1 << 20,
+		}, nil, nil)
+		h.now = func() time.Time { return s.now }
+		s.replicas = append(s.replicas, h)
+		for _, t := range s.topics {
+			hub, _ := h.use(t.name)
+			r := &simReader{hub: hub, topic: t}
+			start := r.start(true)
+			hub.append(stream.Batch{Start: &start}, s.now)
+			s.readers = append(s.readers, r)
+		}
+	}
+	for i := range 1 + s.rng.IntN(5) {
+		topics := s.topics
+		if s.rng.IntN(3) == 0 {
+			topics = topics[:1]
+		}
+		c := &simClient{name: fmt.Sprintf("client%d", i), topics: topics, filter: randomFilter(s.rng), slow: SlowReplay}
+		if s.rng.IntN(4) == 0 {
+			c.slow = SlowClose
+		}
+		s.clients = append(s.clients, c)
+	}
+	return s
+}
+
+// simFormat makes frames that say which place they are of.
+type simFormat struct{}
+
+func (simFormat) AppendMessage(dst []byte, m *stream.Message, id string) []byte {
+	return fmt.Appendf(dst, "%s/%d/%d %s", m.Topic, m.Partition, m.Offset, id)
+}
+
+// run does some hundred steps, then lets everything come to rest and checks that nobody lacks anything.
+func (s *sim) run() error {
+	for range 150 + s.rng.IntN(400) {
+		if err := s.step(); err != nil {
+			return err
+		}
+	}
+	s.calm = true
+	for range 4000 {
+		if err := s.step(); err != nil {
+			return err
+		}
+		if s.rest() {
+			break
+		}
+	}
+	for _, c := range s.clients {
+		if c.sub == nil {
+			continue
+		}
+		if err := c.complete(); err != nil {
+			return fmt.Errorf("%s %v at the end: %w", c.name, c.filter, err)
+		}
+		c.sub.Close()
+	}
+	for i, h := range s.replicas {
+		s.tally.fromKafka += counted(h.metrics.replaysKafka)
+		s.tally.fromWindow += counted(h.metrics.replaysWindow)
+		if held := h.memory.used.Load() - s.windowBytes(h); held != 0 {
+			return fmt.Errorf("replica %d: %d bytes are counted as held by nobody", i, held)
+		}
+	}
+	return nil
+}
+
+func counted(c prometheus.Metric) int {
+	var m dto.Metric
+	if err := c.Write(&m); err != nil {
+		panic(err)
+	}
+	return int(m.GetCounter().GetValue())
+}
+
+func (s *sim) windowBytes(h *Hubs) (n int64) {
+	for _, hub := range h.list() {
+		var sum int64
+		for _, e := range hub.window.entries {
+			sum += e.size() + e.framed.Load()
+		}
+		if sum != hub.bytes.Load() {
+			panic("a window's bytes are miscounted")
+		}
+		n += sum
+	}
+	return n
+}
+
+// rest reports whether readers are at the end and nobody has anything to do.
+func (s *sim) rest() bool {
+	for _, r := range s.readers {
+		if r.id != r.topic.id || len(r.next) != len(r.topic.parts) {
+			return false
+		}
+		for i, p := range r.topic.parts {
+			if r.next[i] != p.end() {
+				return false
+			}
+		}
+	}
+	for _, c := range s.clients {
+		if c.sub == nil || c.woken {
+			return false
+		}
+	}
+	for _, h := range s.replicas {
+		if h.replays.len() > 0 {
+			return false
+		}
+	}
+	return len(s.answers) == 0
+}
+
+// step does one thing.
+func (s *sim) step() error {
+	s.steps++
+	n := s.rng.IntN(100)
+	if s.calm {
+		n = 12 + s.rng.IntN(78)
+	}
+	switch {
+	case n < 10:
+		for range 1 + s.rng.IntN(10) {
+			s.topics[s.rng.IntN(len(s.topics))].produce(s.rng)
+		}
+	case n < 12:
+		s.topics[s.rng.IntN(len(s.topics))].disturb(s.rng)
+	case n < 35:
+		s.read()
+	case n < 50:
+		s.replay()
+	case n < 60 && len(s.answers) > 0:
+		i := s.rng.IntN(len(s.answers))
+		answer := s.answers[i]
+		s.answers = append(s.answers[:i], s.answers[i+1:]...)
+		answer()
+	case n < 90:
+		return s.client(s.clients[s.rng.IntN(len(s.clients))])
+	case n < 94:
+		s.now = s.now.Add(time.Duration(s.rng.IntN(5000)) * time.Millisecond)
+		for _, h := range s.replicas {
+			h.tidy()
+		}
+	case n < 95: // another replica's memory is needed
+		h := s.replicas[s.rng.IntN(2)]
+		if room := h.memory.limit - h.memory.used.Load() + 2000; h.Reserve(room) {
+			h.Release(room)
+		}
+	default:
+		c := s.clients[s.rng.IntN(len(s.clients))]
+		if c.sub != nil { // cut
+			c.sub.Close()
+			c.sub = nil
+		}
+	}
+	return nil
+}
+
+func (s *sim) read() {
+	r := s.readers[s.rng.IntN(len(s.readers))]
+	b := r.read(s.rng)
+	s.trace("%s read by replica %d: %s", r.topic.name, slices.Index(s.replicas, r.hub.hubs), simBatch(b))
+	r.hub.append(b, s.now)
+	r.topic.noticeTruncation(s.readers)
+}
+
+// replay makes one read of history; its answer is handed over at another step.
+func (s *sim) replay() {
+	h := s.replicas[s.rng.IntN(len(s.replicas))]
+	r := h.replays.pop()
+	if r == nil {
+		return
+	}
+	var parts []stream.PartBatch
+	err := errors.New("the broker is away")
+	if s.calm || s.rng.IntN(4) > 0 {
+		parts, err = r.cursor.topicOf(s.topics).history(s.rng, r.req)
+	}
+	if err != nil {
+		s.tally.failedReads++
+	}
+	clampGaps(r.req.Ranges, parts)
+	size := partsSize(parts)
+	h.memory.add(size)
+	s.answers = append(s.answers, func() { r.cursor.answer(r, parts, size, err) })
+}
+
+func (c *cursor) topicOf(topics []*simTopic) *simTopic {
+	for _, t := range topics {
+		if t.name == c.hub.topic {
+			return t
+		}
+	}
+	panic("a read of an unknown topic")
+}
+
+// client lets one client do something: subscribe, or poll if it was woken.
+func (s *sim) client(c *simClient) error {
+	if c.sub == nil {
+		return s.subscribe(c)
+	}
+	if s.rng.IntN(8) == 0 {
+		if id, moved := c.sub.Progress(); moved {
+			s.trace("%s progress %s", c.name, id)
+			return c.wrap(c.takeID(id))
+		}
+		return nil
+	}
+	if !c.woken {
+		return nil
+	}
+	c.woken = false
+	var b Batch
+	err := c.sub.Poll(&b)
+	if err != nil {
+		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.TooSlow && c.slow == SlowClose {
+			s.tally.tooSlow++
+			if err := c.takeID(c.sub.Position()); err != nil {
+				return c.wrap(err)
+			}
+			c.sub.Close()
+			c.sub = nil
+			return nil
+		}
+		return c.wrap(err)
+	}
+	for i := range b.Items {
+		it := &b.Items[i]
+		s.traceItem(c, it)
+		if err := c.take(it); err != nil {
+			return c.wrap(err)
+		}
+		if it.Frame != nil {
+			s.tally.frames++
+			if want := string(simFormat{}.AppendMessage(nil, it.Message, it.ID)); string(it.Frame) != want {
+				return c.wrap(fmt.Errorf("frame %q, want %q", it.Frame, want))
+			}
+		}
+	}
+	c.woken = c.woken || len(b.Items) > 0 // a transport polls until there is nothing
+	return nil
+}
+
+func (c *simClient) wrap(err error) error {
+	if err != nil {
+		return fmt.Errorf("%s %v: %w", c.name, c.filter, err)
+	}
+	return nil
+}
+
+// subscribe begins at the end, or resumes at one of the positions that the client was given: mostly the last.
+func (s *sim) subscribe(c *simClient) error {
+	replica := s.rng.IntN(2)
+	h := s.replicas[replica]
+	token := ""
+	if len(c.ids) > 0 {
+		token = c.ids[len(c.ids)-1]
+		if s.rng.IntN(3) == 0 {
+			token = c.ids[s.rng.IntN(len(c.ids))]
+		}
+	}
+	var p stream.Position
+	if token != "" {
+		p, _ = stream.ParsePosition(token)
+	}
+	var hubs []*Hub
+	var start []*stream.TopicPosition
+	for _, t := range c.topics {
+		hub := h.hubs[t.name]
+		var at *stream.TopicPosition
+		if tp, ok := p.Topic(t.name); ok {
+			at = &tp
+			if hub.id != t.id && tp.Incarnation != hub.id {
+				return nil // Subscribe would wait until the hub has heard of the re-creation
+			}
+		}
+		hubs, start = append(hubs, hub), append(start, at)
+	}
+	req := Request{Filter: c.filter, Slow: c.slow, Wake: func() { c.woken = true }}
+	c.sub = h.newSubscription(req, hubs, start)
+	c.woken = true
+	if token == "" {
+		token = c.sub.Position()
+	} else {
+		s.tally.resumes++
+	}
+	s.trace("%s on replica %d from %v", c.name, replica, p.Topics())
+	return c.wrap(c.begin(token))
+}
+
+func simBatch(b stream.Batch) (s string) {
+	if b.Start != nil {
+		s = fmt.Sprintf("start %+v", *b.Start)
+	}
+	for _, p := range b.Parts {
+		s += fmt.Sprintf(" [%d:", p.Partition)
+		if p.Gap != nil {
+			s += fmt.Sprintf(" gap %d-%d", p.Gap.From, p.Gap.To)
+		}
+		for _, m := range p.Messages {
+			s += fmt.Sprintf(" %d", m.Offset)
+		}
+		s += fmt.Sprintf(" next %d]", p.Next)
+	}
+	return s
+}
+
+func (s *sim) trace(format string, args ...any) {
+	if *simTrace {
+		s.logf("step %d: "+format, append([]any{s.steps}, args...)...)
+	}
+}
+
+func (s *sim) traceItem(c *simClient, it *Item) {
+	p, _ := stream.ParsePosition(it.ID)
+	if it.Gap != nil {
+		s.tally.gaps++
+		s.trace("%s gets %+v, at %v", c.name, *it.Gap, p.Topics())
+		return
+	}
+	s.tally.messages++
+	s.trace("%s gets %s/%d/%d, at %v", c.name, it.Message.Topic, it.Message.Partition, it.Message.Offset, p.Topics())
+}
