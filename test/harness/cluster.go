@@ -14,6 +14,8 @@ type Cluster struct {
 	*Kafka
 	t   testing.TB
 	dir string
+
+	reviving bool // at the test's end
 }
 
 // StartCluster returns a Kafka of three brokers with all of them up: the one in $STREAMGW_TEST_CLUSTER, which test/run
@@ -39,7 +41,7 @@ func StartCluster(t testing.TB) *Cluster {
 func (c *Cluster) KillBroker(i int) {
 	c.t.Helper()
 	c.script("kill", c.dir, strconv.Itoa(i))
-	c.reviveAtEnd(i)
+	c.reviveAtEnd()
 }
 
 // StopBroker ends a broker with SIGTERM, so that it hands over its leadership first. It is started again when the
@@ -47,23 +49,38 @@ func (c *Cluster) KillBroker(i int) {
 func (c *Cluster) StopBroker(i int) {
 	c.t.Helper()
 	c.script("stop", c.dir, strconv.Itoa(i))
-	c.reviveAtEnd(i)
+	c.reviveAtEnd()
 }
 
-// StartBroker starts a broker that was killed or stopped on its data.
-func (c *Cluster) StartBroker(i int) {
+// StartBrokers starts brokers that were killed or stopped on their data.
+func (c *Cluster) StartBrokers(brokers ...int) {
 	c.t.Helper()
-	c.script("restart", c.dir, strconv.Itoa(i))
+	args := []string{"restart", c.dir}
+	for _, i := range brokers {
+		args = append(args, strconv.Itoa(i))
+	}
+	c.script(args...)
 }
 
-func (c *Cluster) reviveAtEnd(i int) {
+// reviveAtEnd starts whatever is down, all at once: without a majority none comes up.
+func (c *Cluster) reviveAtEnd() {
+	if c.reviving {
+		return
+	}
+	c.reviving = true
 	c.t.Cleanup(func() {
-		pid, err := os.ReadFile(filepath.Join(c.dir, strconv.Itoa(i)+".pid"))
-		if err == nil {
-			_, err = os.Stat("/proc/" + strings.TrimSpace(string(pid)))
+		var down []int
+		for i := 1; i <= 3; i++ {
+			pid, err := os.ReadFile(filepath.Join(c.dir, strconv.Itoa(i)+".pid"))
+			if err == nil {
+				_, err = os.Stat("/proc/" + strings.TrimSpace(string(pid)))
+			}
+			if err != nil {
+				down = append(down, i)
+			}
 		}
-		if err != nil {
-			c.StartBroker(i)
+		if len(down) > 0 {
+			c.StartBrokers(down...)
 		}
 	})
 }

@@ -11,10 +11,11 @@ import (
 // Crowd is a number of clients that run together.
 type Crowd struct {
 	t       testing.TB
+	stop    func()
 	Clients []*Client
 }
 
-// StartCrowd runs clients until the test ends.
+// StartCrowd runs clients until the test ends, or Stop.
 func StartCrowd(t testing.TB, clients ...*Client) *Crowd {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -22,9 +23,13 @@ func StartCrowd(t testing.TB, clients ...*Client) *Crowd {
 	for _, c := range clients {
 		wg.Go(func() { c.Run(ctx) })
 	}
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return &Crowd{t, clients}
+	c := &Crowd{t, func() { cancel(); wg.Wait() }, clients}
+	t.Cleanup(c.Stop)
+	return c
 }
+
+// Stop ends all clients.
+func (c *Crowd) Stop() { c.stop() }
 
 // Check fails the test if a client was wronged.
 func (c *Crowd) Check() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
@@ -253,4 +254,30 @@ func (k *Kafka) do(what string, ask func(context.Context) error) {
 		}
 		pause(ctx, 200*time.Millisecond)
 	}
+}
+
+// NewTopic creates a topic of a name that no other test has, and returns the name.
+func (k *Kafka) NewTopic(partitions int, settings ...string) string {
+	k.t.Helper()
+	topic := NewName()
+	k.CreateTopic(topic, partitions, settings...)
+	return topic
+}
+
+// NewName returns a topic's name that no other test has.
+func NewName() string { return fmt.Sprintf("test.t%d.happened", rand.Uint64()) }
+
+// For returns the same Kafka for a subtest: what that creates goes when it ends, and what fails fails it.
+func (k *Kafka) For(t testing.TB) *Kafka {
+	return &Kafka{t: t, client: k.client, Bootstrap: k.Bootstrap}
+}
+
+// Leader returns the broker that leads a partition.
+func (k *Kafka) Leader(topic string, partition int) int {
+	k.t.Helper()
+	leaders := k.leaders(topic)
+	if partition >= len(leaders) || leaders[partition] < 0 {
+		k.t.Fatalf("%s/%d has no leader", topic, partition)
+	}
+	return int(leaders[partition])
 }

@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -14,8 +13,7 @@ import (
 // The scenarios lean on these: a fault here must not look like one of the product's.
 func TestProducerLosesAndRepeatsNothingWhileBrokersDie(t *testing.T) {
 	cluster := StartCluster(t)
-	topic := fmt.Sprintf("harness.producer.%d", time.Now().UnixNano())
-	cluster.CreateTopic(topic, 6)
+	topic := cluster.NewTopic(6)
 	producer := cluster.NewProducer(topic)
 	written := make(chan struct{})
 	go func() {
@@ -26,9 +24,9 @@ func TestProducerLosesAndRepeatsNothingWhileBrokersDie(t *testing.T) {
 		t.Error("no leader moved")
 	}
 	cluster.KillBroker(2)
-	cluster.StartBroker(2)
+	cluster.StartBrokers(2)
 	cluster.StopBroker(3)
-	cluster.StartBroker(3)
+	cluster.StartBrokers(3)
 	<-written
 	producer.Flush()
 	if producer.Sent() != 6000 {
@@ -39,7 +37,7 @@ func TestProducerLosesAndRepeatsNothingWhileBrokersDie(t *testing.T) {
 
 func TestTopicsGrowShrinkAndGo(t *testing.T) {
 	kafka := Brokers(t)
-	topic := fmt.Sprintf("harness.topics.%d", time.Now().UnixNano())
+	topic := NewName()
 	if kafka.TopicExists(topic) || kafka.TopicExists(topic) {
 		t.Fatal("the topic exists, or came to exist by being asked for")
 	}
@@ -58,8 +56,7 @@ func TestTopicsGrowShrinkAndGo(t *testing.T) {
 
 func TestGroupsAreListed(t *testing.T) {
 	kafka := Brokers(t)
-	topic := fmt.Sprintf("harness.groups.%d", time.Now().UnixNano())
-	kafka.CreateTopic(topic, 1)
+	topic := kafka.NewTopic(1)
 	member := kafka.open(kgo.ConsumerGroup(topic), kgo.ConsumeTopics(topic))
 	defer member.Close()
 	Until(t, 30*time.Second, "the group is listed", func() bool { return slices.Contains(kafka.Groups(), topic) })

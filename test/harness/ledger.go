@@ -3,6 +3,7 @@ package harness
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"strconv"
 	"sync"
 )
@@ -113,4 +114,11 @@ func (l *Ledger) Count() int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.count
+}
+
+// Clone returns a ledger that has taken what this one has.
+func (l *Ledger) Clone() *Ledger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return &Ledger{stride: l.stride, first: l.first, next: maps.Clone(l.next), count: l.count}
 }

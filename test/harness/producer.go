@@ -144,3 +144,36 @@ func (k *Kafka) CheckLog(topic string, want int64) {
 		})
 	}
 }
+
+// SendRaw writes a value that has no number, without waiting for it.
+func (p *Producer) SendRaw(partition int, key, value []byte) {
+	r := &kgo.Record{Topic: p.topic, Partition: int32(partition), Key: key, Value: value}
+	p.client.Produce(context.Background(), r, func(_ *kgo.Record, err error) {
+		if err != nil {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if p.lost == nil {
+				p.lost = fmt.Errorf("write to %s/%d: %w", p.topic, partition, err)
+			}
+		}
+	})
+}
+
+// Begin begins a transaction. The producer was made with a transactional id.
+func (p *Producer) Begin() {
+	p.t.Helper()
+	if err := p.client.BeginTransaction(); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// End commits or aborts what was sent since Begin.
+func (p *Producer) End(commit bool) {
+	p.t.Helper()
+	p.Flush()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := p.client.EndTransaction(ctx, kgo.TransactionEndTry(commit)); err != nil {
+		p.t.Fatal(err)
+	}
+}
