@@ -23,7 +23,7 @@ type Client struct {
 	mu      sync.Mutex // guards what follows
 	closed  bool
 	wires   map[*wire]struct{} // every open connection
-	pools   map[string]*pool   // of look-up connections, by address
+	pools   map[poolKey]*pool  // of connections that requests share
 	brokers map[int32]string   // as the last metadata had them
 	last    string             // the address that answered for metadata last
 }
@@ -41,7 +41,7 @@ func New(cfg Config) (*Client, error) {
 		cfg:     cfg,
 		metrics: newClientMetrics(cfg.Metrics),
 		wires:   map[*wire]struct{}{},
-		pools:   map[string]*pool{},
+		pools:   map[poolKey]*pool{},
 		brokers: map[int32]string{},
 	}, nil
 }
@@ -177,7 +177,7 @@ func (c *Client) address(broker int32) (string, error) {
 }
 
 func (c *Client) askMetadata(ctx context.Context, addr string, topics []string) (*metadata, error) {
-	response, err := exchange(ctx, c, addr, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
+	response, err := exchange(ctx, c, lookups, addr, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
 		request := sarama.NewMetadataRequest(protocol, topics)
 		request.AllowAutoTopicCreation = false
 		return b.GetMetadata(request)

@@ -17,9 +17,23 @@ import (
 var protocol = sarama.V2_8_0_0 // knows topic ids
 
 const (
-	lookupConnections = 4               // to one broker at most
-	lookupIdle        = 2 * time.Minute // after it, a connection may have been dropped somewhere on the way without a word
+	laneConnections = 4               // of one lane to one broker at most
+	idleConnections = 2 * time.Minute // after it, one may have been dropped somewhere on the way without a word
 )
+
+// lane is a kind of requests that has connections of its own, so that it never waits for another kind.
+type lane int
+
+const (
+	lookups lane = iota // answered at once
+	writes              // answered when all replicas have them
+)
+
+// poolKey names the connections of a lane to an address.
+type poolKey struct {
+	lane lane
+	addr string
+}
 
 // saramaConfig returns what sarama needs to know for a connection. Secrets are read anew.
 func (c *Client) saramaConfig() (*sarama.Config, error) {
@@ -111,11 +125,11 @@ func aside[T any](ctx context.Context, c *Client, b *sarama.Broker, f func(*sara
 	}
 }
 
-// exchange sends one request to an address over a look-up connection, which no long poll ever uses, and returns its
-// answer. A connection that had been idle may be gone: then a new one is tried.
-func exchange[T any](ctx context.Context, c *Client, addr string, f func(*sarama.Broker) (T, error)) (T, error) {
+// exchange sends one request to an address over a connection of its lane, which no long poll ever uses, and returns
+// its answer. A connection that had been idle may be gone: then f is called again, with a new one.
+func exchange[T any](ctx context.Context, c *Client, lane lane, addr string, f func(*sarama.Broker) (T, error)) (T, error) {
 	var none T
-	p, err := c.pool(addr)
+	p, err := c.pool(poolKey{lane, addr})
 	if err != nil {
 		return none, err
 	}
@@ -149,7 +163,7 @@ func exchange[T any](ctx context.Context, c *Client, addr string, f func(*sarama
 	}
 }
 
-// pool holds the idle look-up connections to one address, and bounds how many there are.
+// pool holds the idle connections of one lane to one address, and bounds how many there are.
 type pool struct {
 	slots chan struct{} // one for each connection in use
 
@@ -163,16 +177,16 @@ type idleConnection struct {
 	since  time.Time
 }
 
-func (c *Client) pool(addr string) (*pool, error) {
+func (c *Client) pool(key poolKey) (*pool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, errClosed
 	}
-	p, ok := c.pools[addr]
+	p, ok := c.pools[key]
 	if !ok {
-		p = &pool{slots: make(chan struct{}, lookupConnections)}
-		c.pools[addr] = p
+		p = &pool{slots: make(chan struct{}, laneConnections)}
+		c.pools[key] = p
 	}
 	return p, nil
 }
@@ -180,7 +194,7 @@ func (c *Client) pool(addr string) (*pool, error) {
 // take returns the connection that was used last, or nil if there is none that can be trusted.
 func (p *pool) take() *sarama.Broker {
 	p.mu.Lock()
-	if n := len(p.idle); n > 0 && time.Since(p.idle[n-1].since) < lookupIdle {
+	if n := len(p.idle); n > 0 && time.Since(p.idle[n-1].since) < idleConnections {
 		b := p.idle[n-1].broker
 		p.idle = p.idle[:n-1]
 		p.mu.Unlock()

@@ -86,6 +86,28 @@ func (c *Client) listOffsets(ctx context.Context, topic string, md topicMetadata
 	return offsets, nil
 }
 
+// knownOffsets looks up what offsets does, waiting for no leader: a partition that can't be asked now has -1.
+func (c *Client) knownOffsets(ctx context.Context, topic string, md topicMetadata, at stream.At) []int64 {
+	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
+	defer cancel()
+	partitions := make([]int32, len(md.partitions))
+	for i := range partitions {
+		partitions[i] = int32(i)
+	}
+	found := map[int32]int64{}
+	q := offsetQuery{topic, md, at.Kafka(), c.isolation()}
+	_ = c.askLeaders(ctx, q, partitions, found) // what couldn't be asked is missing in found
+	offsets := make([]int64, len(partitions))
+	for i := range offsets {
+		offset, ok := found[int32(i)]
+		if !ok {
+			offset = -1
+		}
+		offsets[i] = offset
+	}
+	return offsets
+}
+
 // lookupPatience bounds the first attempt to ask the leaders; each further one has twice as long.
 const lookupPatience = 2 * time.Second
 
@@ -163,7 +185,7 @@ func (c *Client) askLeader(ctx context.Context, leader int32, q offsetQuery, par
 	if err != nil {
 		return nil, unavailable(fmt.Errorf("look up offsets of %s at broker %d: %w", q.topic, leader, err))
 	}
-	response, err := exchange(ctx, c, addr, func(b *sarama.Broker) (*sarama.OffsetResponse, error) {
+	response, err := exchange(ctx, c, lookups, addr, func(b *sarama.Broker) (*sarama.OffsetResponse, error) {
 		request := sarama.NewOffsetRequest(protocol)
 		request.IsolationLevel = q.isolation
 		for _, p := range partitions {
@@ -211,4 +233,10 @@ func (q offsetQuery) partitionError(partition int32, code sarama.KError) error {
 		Detail: fmt.Sprintf("partition %d of %s can't be read now", partition, q.topic),
 		Err:    code,
 	}
+}
+
+// recreated reports whether an error says that a topic was created again.
+func recreated(err error) bool {
+	_, ok := errors.AsType[*stream.RecreatedError](err)
+	return ok
 }
