@@ -57,7 +57,7 @@ func (g fakeGateway) webSocket(w http.ResponseWriter, r *http.Request, next int6
 	write := func(frame string) { _ = conn.Write(ctx, websocket.MessageText, []byte(frame)) }
 	write(fmt.Sprintf(`{"type":"subscribed","position":"%d"}`, next))
 	for ; next < g.count; next++ {
-		write(fmt.Sprintf(`{"type":"event","topic":"t","position":"%d","event":%s}`, next+1, AppendNumber(nil, Number{0, 0, next}, 200)))
+		write(fmt.Sprintf(`{"type":"event","topic":"t","event":%s,"position":"%d"}`, AppendNumber(nil, Number{0, 0, next}, 200), next+1))
 	}
 	<-ctx.Done()
 }
@@ -165,6 +165,8 @@ func TestServerSentEventsAreReadAsTheStandardSays(t *testing.T) {
 
 func TestFramesAreReadWhereverTheirFieldsStand(t *testing.T) {
 	for frame, want := range map[string]Event{
+		`{"type":"event","topic":"t","event":{"a":1},"position":"P"}`:            {Position: []byte("P"), Data: []byte(`{"a":1}`)},
+		`{"type":"event","topic":"t","event":{"a":1},"position":"P","id":"i"}`:   {Position: []byte("P"), Data: []byte(`{"a":1}`)},
 		`{"type":"event","topic":"t","position":"P","event":{"a":1}}`:            {Position: []byte("P"), Data: []byte(`{"a":1}`)},
 		`{"type":"event","event":{"a":",\"position\":\"X\""},"position":"P"}`:    {Position: []byte("P"), Data: []byte(`{"a":",\"position\":\"X\""}`)},
 		`{"type":"event","position":"P","event":{"x":[{"y":",\"event\":"}]}}`:    {Position: []byte("P"), Data: []byte(`{"x":[{"y":",\"event\":"}]}`)},

@@ -78,21 +78,24 @@ func (r *Reader) Take(count int) {
 	}
 }
 
-// TakeGaps reads until count more gaps have been told, and returns them.
+// TakeGaps reads until count more gaps have been told, and the position after them has, before any event: a client cut
+// then isn't told again.
 func (r *Reader) TakeGaps(count int) []GapData {
 	r.t.Helper()
-	before := len(r.Gaps)
-	for len(r.Gaps) < before+count {
+	first := len(r.Gaps)
+	before := r.Position
+	for len(r.Gaps) < first+count {
+		before = r.Position
 		r.next("a gap")
 	}
-	return r.Gaps[before:]
-}
-
-// TakePosition reads until the next event that only tells the position.
-func (r *Reader) TakePosition() {
-	r.t.Helper()
-	for r.next("a position").Kind != Position {
+	received := r.ledger.Count()
+	for r.Position == before {
+		r.next("the position after a gap")
 	}
+	if r.ledger.Count() != received {
+		r.t.Errorf("an event came before the position after a gap")
+	}
+	return r.Gaps[first:]
 }
 
 // Close ends the stream.

@@ -89,11 +89,13 @@ func readAll(b []byte, r io.Reader) ([]byte, error) {
 // where the gateway writes them; any other shape is read as JSON.
 func parseFrame(frame []byte) (Event, error) {
 	if rest, ok := bytes.CutPrefix(frame, []byte(`{"type":"event",`)); ok {
-		const position, event = `"position":"`, `,"event":`
-		i, j := bytes.Index(rest, []byte(position)), bytes.Index(rest, []byte(event))
-		if 0 <= i && i < j && rest[len(rest)-1] == '}' {
-			token, _, _ := bytes.Cut(rest[i+len(position):j], []byte(`"`))
-			return Event{Name: "event", Position: token, Data: rest[j+len(event) : len(rest)-1]}, nil
+		const event, position, end = `,"event":`, `,"position":"`, `"}`
+		i, j := bytes.Index(rest, []byte(event)), bytes.LastIndex(rest, []byte(position))
+		if 0 <= i && i < j && bytes.HasSuffix(rest, []byte(end)) {
+			token := rest[j+len(position) : len(rest)-len(end)]
+			if bytes.IndexByte(token, '"') < 0 {
+				return Event{Name: "event", Position: token, Data: rest[i+len(event) : j]}, nil
+			}
 		}
 	}
 	var f struct {
