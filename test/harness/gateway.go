@@ -89,10 +89,10 @@ func Get(url string) (status int, body []byte, err error) {
 	return resp.StatusCode, body, err
 }
 
-// Binary returns the gateway's program: $STREAMGW_BINARY, else one built from the repository as it is.
+// Binary returns the gateway's program: $STREAMGW_TEST_BINARY, else one built from the repository as it is.
 func Binary(t testing.TB) string {
 	t.Helper()
-	if bin := os.Getenv("STREAMGW_BINARY"); bin != "" {
+	if bin := os.Getenv("STREAMGW_TEST_BINARY"); bin != "" {
 		return bin
 	}
 	bin := filepath.Join(Cache(t), "bin", "streamgw")
