@@ -1,0 +1,142 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// serveEvents answers GET /v1/events: a stream of events as SSE or as lines of JSON.
+func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
+	if err := g.enter(); err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	defer g.leave()
+	mediaType, err := negotiate(r)
+	if err != nil {
+		g.metrics.refused(notAcceptable)
+		notAcceptable.with(err.Error()).write(w)
+		return
+	}
+	req, err := g.eventsRequest(r, mediaType)
+	if err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	f, transport := framesFor(req, mediaType)
+	out := newStreamWriter(w, r, g.cfg.WriteTimeout)
+	c := g.newConnection(f, out)
+	feed := newFeed("", f, req.Topics, transport, g.metrics)
+	if err := g.subscribe(r.Context(), c, feed, req); err != nil {
+		g.refuse(w, r, err)
+		return
+	}
+	closed := g.metrics.open(transport)
+	stop := context.AfterFunc(g.killed, out.cut)
+	defer stop()
+	out.open(mediaType)
+	c.add(feed)
+	err = c.run(r.Context())
+	closed(reason(err))
+	g.logEnd(transport, req.Topics, err)
+}
+
+func (g *Gateway) eventsRequest(r *http.Request, mediaType string) (request, error) {
+	grant, err := g.access.Grant(r)
+	if err != nil {
+		return request{}, err
+	}
+	req, err := g.parseRequest(r, grant, mediaType == sseType)
+	if err == nil && len(req.Topics) == 0 {
+		err = stream.BadField("topic", "no topic is given")
+	}
+	return req, err
+}
+
+func framesFor(req request, mediaType string) (f frames, transport string) {
+	if mediaType == ndjsonType {
+		return ndjson{record: req.record}, "ndjson"
+	}
+	s := sse{record: req.record, named: req.named}
+	if req.heartbeatEvent {
+		return sseEventHeartbeat{s}, "sse"
+	}
+	return s, "sse"
+}
+
+// subscribe opens the subscription of a feed of c. It gives up when the gateway stops.
+func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req request) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(g.draining, cancel)()
+	req.Format = f.frames.format()
+	req.Wake = c.wakeFor(f)
+	var err error
+	if f.sub, err = g.hubs.subscribe(ctx, req.Request); err == nil {
+		return nil
+	}
+	if g.draining.Err() != nil {
+		return errDraining
+	}
+	return inField(req.positionField, err)
+}
+
+func (g *Gateway) logEnd(transport string, topics []string, err error) {
+	if r := reason(err); r == problems[stream.Internal].name() {
+		g.cfg.Log.Error("stream ended", "transport", transport, "topics", topics, "error", err)
+	} else {
+		g.cfg.Log.Debug("stream ended", "transport", transport, "topics", topics, "reason", r, "error", err)
+	}
+}
+
+// streamWriter is the sink of a response that goes on.
+type streamWriter struct {
+	w       http.ResponseWriter
+	rc      *http.ResponseController
+	timeout time.Duration
+	http2   bool
+}
+
+func newStreamWriter(w http.ResponseWriter, r *http.Request, timeout time.Duration) *streamWriter {
+	return &streamWriter{w: w, rc: http.NewResponseController(w), timeout: timeout, http2: r.ProtoMajor >= 2}
+}
+
+// open sends the headers with the first write. Nothing between us and the client may hold back, change or keep a stream.
+func (s *streamWriter) open(mediaType string) {
+	h := s.w.Header()
+	h.Set("Content-Type", mediaType)
+	h.Set("Cache-Control", "no-store, no-transform")
+	h.Set("X-Accel-Buffering", "no") // nginx
+	s.w.WriteHeader(http.StatusOK)
+}
+
+// piece is what a client has one timeout for, in bytes: a slow one that takes something isn't cut in a large message.
+const piece = 64 << 10
+
+func (s *streamWriter) write(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), piece)
+		if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
+			return err
+		}
+		if _, err := s.w.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	if err := s.rc.Flush(); err != nil {
+		return err
+	}
+	if s.http2 { // whose streams end at their deadline, written to or not
+		return s.rc.SetWriteDeadline(time.Time{})
+	}
+	return nil
+}
+
+// cut makes a write that waits fail, from any goroutine.
+func (s *streamWriter) cut() {
+	_ = s.rc.SetWriteDeadline(time.Unix(1, 0)) // if the connection is gone already, all the better
+}

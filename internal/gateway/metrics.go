@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics counts what the gateway does for its clients.
+type metrics struct {
+	connections *prometheus.GaugeVec
+	opened      *prometheus.CounterVec
+	closed      *prometheus.CounterVec
+	delivered   *prometheus.CounterVec
+	refusals    *prometheus.CounterVec
+	delivery    prometheus.Histogram
+}
+
+func newMetrics(registry *prometheus.Registry) *metrics {
+	m := &metrics{
+		connections: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "streamgw_connections", Help: "Streams that are open.",
+		}, []string{"transport"}),
+		opened: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamgw_connections_opened_total", Help: "Streams that were opened.",
+		}, []string{"transport"}),
+		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamgw_connections_closed_total", Help: "Streams that ended, by reason: client, timeout, drain or the name of a problem.",
+		}, []string{"transport", "reason"}),
+		delivered: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamgw_events_delivered_total", Help: "Events written to clients.",
+		}, []string{"topic", "transport"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamgw_refusals_total", Help: "Requests that were refused, by the name of the problem.",
+		}, []string{"problem"}),
+		delivery: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "streamgw_delivery_seconds",
+			Help:    "From a record's timestamp to its write, once per write for its oldest message. Messages older than their subscription (replays) aren't observed.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}),
+	}
+	if registry != nil {
+		registry.MustRegister(m.connections, m.opened, m.closed, m.delivered, m.refusals, m.delivery)
+	}
+	return m
+}
+
+// name returns the last part of a problem's type.
+func (p problem) name() string { return p.Type[strings.LastIndexByte(p.Type, ':')+1:] }
+
+func (m *metrics) refused(p problem) { m.refusals.WithLabelValues(p.name()).Inc() }
+
+// open counts a stream in and returns what counts it out.
+func (m *metrics) open(transport string) (closed func(reason string)) {
+	m.opened.WithLabelValues(transport).Inc()
+	m.connections.WithLabelValues(transport).Inc()
+	return func(reason string) {
+		m.connections.WithLabelValues(transport).Dec()
+		m.closed.WithLabelValues(transport, reason).Inc()
+	}
+}

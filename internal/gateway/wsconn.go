@@ -1,0 +1,124 @@
+package gateway
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// webSocketConn is the connection below a WebSocket. The library reads from it and writes its control frames (pong,
+// close) to it; whole frames that hubs share are written between them by write, many at once. The library gives a
+// control frame 5 s and cuts the connection then, so its frames never wait for a slow write: they follow it.
+type webSocketConn struct {
+	net.Conn
+	timeout  time.Duration
+	lastRead atomic.Int64 // Unix time in nanoseconds: a client that answers pings is alive
+
+	mu      sync.Mutex // guards what follows, and orders frames
+	writing bool       // write has the connection; control frames go to queued
+	queued  []byte
+	closed  bool // a close frame was sent, which nothing may follow (RFC 6455 section 5.5.1)
+}
+
+// maxQueued bounds the control frames that wait for a write. Pongs beyond it are left out: a client that sends pings
+// faster than it reads gets an answer to some (RFC 6455 section 5.5.3).
+const maxQueued = 1 << 10
+
+// Read notes that the client is alive.
+func (c *webSocketConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.lastRead.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// Write takes one control frame of the library's.
+func (c *webSocketConn) Write(frame []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	isClose := frame[0] == final|opClose
+	c.closed = isClose
+	if c.writing {
+		if isClose || len(c.queued)+len(frame) <= maxQueued {
+			c.queued = append(c.queued, frame...)
+		}
+		return len(frame), nil
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(frame)
+}
+
+// write sends whole frames. It is for one goroutine at a time.
+func (c *webSocketConn) write(frames []byte) error {
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return net.ErrClosed
+	}
+	c.writing = true
+	c.mu.Unlock()
+	err := c.writePieces(frames)
+	for {
+		c.mu.Lock()
+		queued := c.queued
+		c.queued = nil
+		if len(queued) == 0 || err != nil {
+			c.writing = false
+			c.mu.Unlock()
+			return err
+		}
+		c.mu.Unlock()
+		err = c.writePieces(queued)
+	}
+}
+
+func (c *webSocketConn) writePieces(b []byte) error {
+	for len(b) > 0 {
+		n := min(len(b), piece)
+		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			return err
+		}
+		if _, err := c.Conn.Write(b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// silentFor returns how long nothing came from the client.
+func (c *webSocketConn) silentFor(now time.Time) time.Duration {
+	return now.Sub(time.Unix(0, c.lastRead.Load()))
+}
+
+// hijacker is a response whose connection, once taken over, is a webSocketConn.
+type hijacker struct {
+	http.ResponseWriter
+	timeout time.Duration
+	conn    *webSocketConn // once taken over
+}
+
+// Hijack implements [http.Hijacker].
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffered, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := buffered.Flush(); err != nil { // the response's head
+		conn.Close()
+		return nil, nil, err
+	}
+	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout}
+	h.conn.lastRead.Store(time.Now().UnixNano())
+	buffered.Writer.Reset(h.conn)
+	return h.conn, buffered, nil
+}

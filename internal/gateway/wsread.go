@@ -1,0 +1,155 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/coder/websocket"
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// read hands the client's frames to the loop until the connection ends, and then ends the loop.
+func (s *webSocketSession) read(ctx context.Context) {
+	for {
+		kind, text, err := s.ws.Read(context.Background())
+		switch {
+		case errors.Is(err, websocket.ErrMessageTooBig):
+			s.cancel(stream.Errorf(stream.TooLarge, "a frame has more than %d bytes", readLimit))
+			return
+		case err != nil:
+			s.cancel(errClientGone)
+			return
+		case kind != websocket.MessageText:
+			err = s.strike(ctx, clientFrame{}, stream.Errorf(stream.BadRequest, "frames are JSON text, not bytes"))
+		default:
+			err = s.take(ctx, text)
+		}
+		if err != nil {
+			return // the loop has ended
+		}
+	}
+}
+
+// do has the loop run a command. Its error says that the loop has ended.
+func (s *webSocketSession) do(ctx context.Context, command func() error) error {
+	select {
+	case s.c.commands <- command:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// ask has the loop run a command and returns its answer, or an error that says that the loop has ended.
+func (s *webSocketSession) ask(ctx context.Context, question func() error) (answer, err error) {
+	answered := make(chan error, 1)
+	err = s.do(ctx, func() error {
+		answered <- question()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-answered, nil
+}
+
+// take does what a client's frame says.
+func (s *webSocketSession) take(ctx context.Context, text []byte) error {
+	f, err := parseFrame(text)
+	if err != nil {
+		return s.strike(ctx, f, err)
+	}
+	switch f.Type {
+	case "subscribe":
+		return s.subscribe(ctx, f)
+	case "unsubscribe":
+		return s.do(ctx, func() error { return s.unsubscribe(f) })
+	default:
+		return s.do(ctx, func() error {
+			s.c.out.buf = webSocketFrames{id: f.id()}.appendType(s.c.out.own(), "pong")
+			return nil
+		})
+	}
+}
+
+// strike tells the client that a frame made no sense, and closes it when there were too many of them.
+func (s *webSocketSession) strike(ctx context.Context, f clientFrame, err error) error {
+	s.strikes++
+	if s.strikes > maxStrikes {
+		err = stream.Errorf(stream.BadRequest, "more than %d frames made no sense", maxStrikes)
+		return s.do(ctx, func() error { return err })
+	}
+	return s.refuse(ctx, f, err)
+}
+
+// refuse answers a frame with an error.
+func (s *webSocketSession) refuse(ctx context.Context, f clientFrame, err error) error {
+	p := problemOf(err)
+	s.g.metrics.refused(p)
+	if errors.Is(err, errDraining) {
+		return nil // close code 1012 says it
+	}
+	return s.do(ctx, func() error {
+		s.c.out.buf = webSocketFrames{id: f.id()}.appendError(s.c.out.own(), "", p)
+		return nil
+	})
+}
+
+// subscribe opens a subscription. It is the reader that waits for it, so that the others go on meanwhile.
+func (s *webSocketSession) subscribe(ctx context.Context, f clientFrame) error {
+	req, err := f.request(s.g, s.grant)
+	if err != nil {
+		return s.refuse(ctx, f, err)
+	}
+	refusal, err := s.ask(ctx, func() error { return s.room(f.id()) })
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		return s.refuse(ctx, f, refusal)
+	}
+	feed := newFeed(f.id(), webSocketFrames{record: req.record, id: f.id()}, req.Topics, "websocket", s.g.metrics)
+	if err := s.g.subscribe(ctx, s.c, feed, req); err != nil {
+		return s.refuse(ctx, f, err)
+	}
+	err = s.do(ctx, func() error {
+		s.c.add(feed)
+		return nil
+	})
+	if err != nil {
+		feed.sub.Close()
+	}
+	return err
+}
+
+// room returns why there can't be a subscription of that id, or nil. Only the reader adds some, so that it lasts.
+func (s *webSocketSession) room(id string) error {
+	if s.find(id) != nil {
+		return stream.BadField("id", "there is a subscription of this id")
+	}
+	if len(s.c.feeds) >= s.g.cfg.MaxSubscriptions {
+		return stream.Errorf(stream.TooMany, "a connection has %d subscriptions at most", s.g.cfg.MaxSubscriptions)
+	}
+	return nil
+}
+
+func (s *webSocketSession) find(id string) *feed {
+	i := slices.IndexFunc(s.c.feeds, func(f *feed) bool { return f.id == id })
+	if i < 0 {
+		return nil
+	}
+	return s.c.feeds[i]
+}
+
+// unsubscribe ends a subscription. It runs in the loop.
+func (s *webSocketSession) unsubscribe(f clientFrame) error {
+	feed := s.find(f.id())
+	if feed == nil {
+		s.c.out.buf = webSocketFrames{id: f.id()}.appendError(s.c.out.own(), "", problemOf(stream.BadField("id", "there is no subscription of this id")))
+		return nil
+	}
+	s.c.remove(feed)
+	s.c.out.buf = feed.frames.(webSocketFrames).appendType(s.c.out.own(), "unsubscribed")
+	return nil
+}
