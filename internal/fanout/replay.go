@@ -104,6 +104,7 @@ func (h *Hubs) serveReplay(ctx context.Context, r *replay) {
 	clampGaps(r.req.Ranges, parts)
 	got := partsSize(parts)
 	h.memory.add(got - size)
+	h.shrink(0)
 	r.cursor.answer(r, parts, got, nil)
 }
 

@@ -16,7 +16,7 @@ import (
 
 var (
 	simSeed  = flag.Uint64("sim.seed", 0, "run this seed of the simulation only")
-	simSeeds = flag.Uint64("sim.seeds", 3000, "how many seeds the simulation runs")
+	simSeeds = flag.Uint64("sim.seeds", 2000, "how many seeds the simulation runs")
 	simTrace = flag.Bool("sim.trace", false, "print each step of the simulation")
 )
 
@@ -186,7 +186,7 @@ func (s *sim) rest() bool {
 		}
 	}
 	for _, c := range s.clients {
-		if c.sub == nil || c.woken {
+		if c.sub == nil || c.woken || slices.ContainsFunc(c.sub.cursors, func(c *cursor) bool { return !c.synced }) {
 			return false
 		}
 	}
