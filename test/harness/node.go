@@ -11,12 +11,14 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // NodeClient is a program of test/clients: a client library that isn't ours, which prints what it is given.
 type NodeClient struct {
 	Ledger *Ledger
 
+	t      testing.TB
 	mu     sync.Mutex // guards what follows
 	opened int
 	fault  error
@@ -28,7 +30,7 @@ func StartNodeClient(t testing.TB, script, url string) *NodeClient {
 	t.Helper()
 	Prepare(t, "node-modules")
 	cmd := exec.Command("node", filepath.Join(Root(t), "test", "clients", script), url)
-	c := &NodeClient{Ledger: NewLedger()}
+	c := &NodeClient{Ledger: NewLedger(), t: t}
 	cmd.Stderr = lockedWriter{&c.mu, &c.errors}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
@@ -94,11 +96,30 @@ func (c *NodeClient) wrong(err error) {
 	}
 }
 
-// Opened returns how many connections the client has opened, and what was wrong so far.
-func (c *NodeClient) Opened() (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.opened, c.fault
+// WaitOpened waits until the client has opened n streams in all.
+func (c *NodeClient) WaitOpened(n int) {
+	c.t.Helper()
+	Until(c.t, time.Minute, fmt.Sprintf("%d streams were opened", n), func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.fault != nil {
+			c.t.Fatal(c.fault)
+		}
+		return c.opened >= n
+	})
+}
+
+// WaitCount waits until the client has printed n numbers in all.
+func (c *NodeClient) WaitCount(n int64) {
+	c.t.Helper()
+	Until(c.t, time.Minute, fmt.Sprintf("%d numbers came", n), func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.fault != nil {
+			c.t.Fatal(c.fault)
+		}
+		return c.Ledger.Count() >= n
+	})
 }
 
 type lockedWriter struct {

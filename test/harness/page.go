@@ -1,0 +1,130 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+)
+
+// page keeps what its EventSource is given until the test takes it.
+const page = `<!doctype html><title>events</title><script>
+let got = [], others = [], opened = 0, source
+function listen(url) {
+  source = new EventSource(url)
+  source.onopen = () => opened++
+  source.onmessage = e => got.push({id: e.lastEventId, data: e.data})
+  for (const name of ['streamgw.gap', 'forged']) source.addEventListener(name, e => others.push(name + ' ' + e.data))
+}
+function take() { return {got: got.splice(0), others: others.splice(0), opened, state: source.readyState} }
+</script>`
+
+// ServePage answers with the page that a Page shows.
+func ServePage(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	fmt.Fprint(w, page)
+}
+
+// Serve serves h on an address of its own until the test ends, and returns it: an origin.
+func Serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	s := httptest.NewServer(h)
+	t.Cleanup(s.Close)
+	return s.URL
+}
+
+// Page is a page in a headless Chromium, with an EventSource.
+type Page struct {
+	t   testing.TB
+	tab context.Context
+}
+
+// Taken is what a page was given since it was last asked.
+type Taken struct {
+	Got []struct {
+		ID   string `json:"id"`
+		Data string `json:"data"`
+	} `json:"got"`
+	Others []string `json:"others"` // gaps, and events that no one sent
+	Opened int      `json:"opened"` // how often the EventSource has opened in all
+	State  int      `json:"state"`  // its readyState: 2 is closed for good
+}
+
+// OpenPage opens the page that is served at an address.
+func OpenPage(t testing.TB, address string) *Page {
+	t.Helper()
+	Prepare(t, "need", "chromium", "chromium")
+	flags := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath("chromium"), chromedp.UserDataDir(t.TempDir()))
+	for _, name := range []string{"no-sandbox", "disable-gpu", "disable-quic", "disable-component-update"} {
+		flags = append(flags, chromedp.Flag(name, true))
+	}
+	allocator, stop := chromedp.NewExecAllocator(context.Background(), flags...)
+	t.Cleanup(stop)
+	tab, closeTab := chromedp.NewContext(allocator)
+	t.Cleanup(closeTab)
+	if err := chromedp.Do(tab, chromedp.Navigate(address)); err != nil {
+		t.Fatalf("open %s in Chromium: %v", address, err)
+	}
+	return &Page{t, tab}
+}
+
+func evaluate[T any](p *Page, expression string) T {
+	p.t.Helper()
+	v, err := chromedp.Run(p.tab, chromedp.Evaluate[T](expression))
+	if err != nil {
+		p.t.Fatalf("%s: %v", expression, err)
+	}
+	return v
+}
+
+// Listen opens an EventSource, and waits until it is open.
+func (p *Page) Listen(address string) {
+	p.t.Helper()
+	quoted, err := json.Marshal(address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	evaluate[bool](p, fmt.Sprintf("listen(%s), true", quoted))
+	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
+}
+
+// Take returns what has come since the last Take.
+func (p *Page) Take() Taken {
+	p.t.Helper()
+	return evaluate[Taken](p, "take()")
+}
+
+// TakeTo enters what comes into a ledger until that has count numbers, and returns how often the EventSource has opened.
+func (p *Page) TakeTo(l *Ledger, count int64) (opened int) {
+	p.t.Helper()
+	Until(p.t, time.Minute, fmt.Sprintf("the page has %d numbers", count), func() bool {
+		taken := p.Take()
+		for _, e := range taken.Got {
+			n, err := ParseNumber([]byte(e.Data))
+			if err == nil {
+				err = l.Take(n)
+			}
+			if err == nil && e.ID == "" {
+				err = fmt.Errorf("%s has no last event id", e.Data)
+			}
+			if err != nil {
+				p.t.Fatal(err)
+			}
+		}
+		if len(taken.Others) > 0 {
+			p.t.Fatalf("the page was given %q", taken.Others)
+		}
+		if taken.State == 2 {
+			p.t.Fatalf("the EventSource has closed for good, after %d numbers", l.Count())
+		}
+		opened = taken.Opened
+		return l.Count() >= count
+	})
+	return opened
+}
