@@ -52,8 +52,8 @@ func (k *Kafka) open(opts ...kgo.Opt) *kgo.Client {
 	return cl
 }
 
-// context bounds one request. It outlives the test's own context, so that cleaning up may ask too.
-func (k *Kafka) context() (context.Context, context.CancelFunc) {
+// bounded bounds one request. It outlives the test's own context, so that cleaning up may ask too.
+func bounded() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.Background(), 30*time.Second)
 }
 
@@ -71,16 +71,21 @@ func (k *Kafka) WaitBrokers(n int) {
 // Addresses returns host:port of every broker.
 func (k *Kafka) Addresses() (addresses []string) {
 	k.t.Helper()
-	ctx, cancel := k.context()
+	for _, b := range k.brokers() {
+		addresses = append(addresses, fmt.Sprintf("%s:%d", b.Host, b.Port))
+	}
+	return addresses
+}
+
+func (k *Kafka) brokers() []kmsg.MetadataResponseBroker {
+	k.t.Helper()
+	ctx, cancel := bounded()
 	defer cancel()
 	resp, err := kmsg.NewPtrMetadataRequest().RequestWith(ctx, k.client)
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	for _, b := range resp.Brokers {
-		addresses = append(addresses, fmt.Sprintf("%s:%d", b.Host, b.Port))
-	}
-	return addresses
+	return resp.Brokers
 }
 
 // CreateTopic creates a topic with settings, each as name=value, and waits until every partition has a leader. It is
@@ -109,18 +114,25 @@ func (k *Kafka) CreateTopic(topic string, partitions int, settings ...string) {
 	k.WaitLeaders(topic, partitions)
 }
 
-// WaitLeaders waits until a topic has so many partitions and each has a leader.
+// WaitLeaders waits until a topic has so many partitions and each has a leader, as every broker knows: clients ask any.
 func (k *Kafka) WaitLeaders(topic string, partitions int) {
 	k.t.Helper()
 	Until(k.t, 30*time.Second, fmt.Sprintf("%d partitions of %s have leaders", partitions, topic), func() bool {
-		leaders := k.leaders(topic)
-		return len(leaders) == partitions && !slices.Contains(leaders, -1)
+		for _, b := range k.brokers() {
+			leaders := leadersOf(k.client.Broker(int(b.NodeID)), topic)
+			if len(leaders) != partitions || slices.Contains(leaders, -1) {
+				return false
+			}
+		}
+		return true
 	})
 }
 
 // leaders returns the leader of every partition; nil when there is no such topic.
-func (k *Kafka) leaders(topic string) []int32 {
-	info, err := k.describe(topic)
+func (k *Kafka) leaders(topic string) []int32 { return leadersOf(k.client, topic) }
+
+func leadersOf(asked kmsg.Requestor, topic string) []int32 {
+	info, err := describe(asked, topic)
 	if err != nil {
 		return nil
 	}
@@ -134,29 +146,34 @@ func (k *Kafka) leaders(topic string) []int32 {
 	return leaders
 }
 
-func (k *Kafka) describe(topic string) (kmsg.MetadataResponseTopic, error) {
-	ctx, cancel := k.context()
+func describe(asked kmsg.Requestor, topic string) (kmsg.MetadataResponseTopic, error) {
+	ctx, cancel := bounded()
 	defer cancel()
 	req := kmsg.NewPtrMetadataRequest()
 	req.AllowAutoTopicCreation = false
 	rt := kmsg.NewMetadataRequestTopic()
 	rt.Topic = &topic
 	req.Topics = append(req.Topics, rt)
-	resp, err := req.RequestWith(ctx, k.client)
+	resp, err := req.RequestWith(ctx, asked)
 	if err != nil {
 		return kmsg.MetadataResponseTopic{}, err
 	}
 	return resp.Topics[0], kerr.ErrorForCode(resp.Topics[0].ErrorCode)
 }
 
-// TopicExists reports whether a topic exists. Asking doesn't create it.
+// TopicExists reports whether a broker knows a topic. Asking doesn't create it.
 func (k *Kafka) TopicExists(topic string) bool {
 	k.t.Helper()
-	_, err := k.describe(topic)
-	if err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
-		k.t.Fatal(err)
+	for _, b := range k.brokers() {
+		_, err := describe(k.client.Broker(int(b.NodeID)), topic)
+		if err == nil {
+			return true
+		}
+		if !errors.Is(err, kerr.UnknownTopicOrPartition) {
+			k.t.Fatal(err)
+		}
 	}
-	return err == nil
+	return false
 }
 
 // DeleteTopic deletes a topic and waits until no broker knows it.
@@ -169,7 +186,7 @@ func (k *Kafka) DeleteTopic(topic string) {
 }
 
 func (k *Kafka) delete(topic string) error {
-	ctx, cancel := k.context()
+	ctx, cancel := bounded()
 	defer cancel()
 	req := kmsg.NewPtrDeleteTopicsRequest()
 	req.TimeoutMillis = 20_000
@@ -242,7 +259,7 @@ func (k *Kafka) Groups() (ids []string) {
 // do asks until the answer isn't one that asking again mends, as while leaders move.
 func (k *Kafka) do(what string, ask func(context.Context) error) {
 	k.t.Helper()
-	ctx, cancel := k.context()
+	ctx, cancel := bounded()
 	defer cancel()
 	for {
 		err := ask(ctx)

@@ -34,7 +34,7 @@ func (k *Kafka) MoveLeaders(topic string) (moved int) {
 
 func (k *Kafka) rotateReplicas(topic string) {
 	k.t.Helper()
-	info, err := k.describe(topic)
+	info, err := describe(k.client, topic)
 	if err != nil {
 		k.t.Fatalf("describe %s: %v", topic, err)
 	}
@@ -74,7 +74,7 @@ func (k *Kafka) electPreferred(topic string) {
 		rt.Partitions = append(rt.Partitions, int32(i))
 	}
 	req.Topics = append(req.Topics, rt)
-	ctx, cancel := k.context()
+	ctx, cancel := bounded()
 	defer cancel()
 	_, _ = req.RequestWith(ctx, k.client)
 }

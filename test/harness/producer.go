@@ -22,6 +22,7 @@ type Producer struct {
 
 	t      testing.TB
 	topic  string
+	open   func() *kgo.Client
 	client *kgo.Client
 	next   []int64 // by partition; for one goroutine at a time
 
@@ -33,15 +34,24 @@ type Producer struct {
 func (k *Kafka) NewProducer(topic string, opts ...kgo.Opt) *Producer {
 	k.t.Helper()
 	p := &Producer{t: k.t, topic: topic}
-	p.client = k.open(append([]kgo.Opt{
-		kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.RequiredAcks(kgo.AllISRAcks()),
-		kgo.ProducerLinger(0),
-		kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.UnknownTopicRetries(-1),
-	}, opts...)...)
-	k.t.Cleanup(p.client.Close)
+	p.open = func() *kgo.Client {
+		return k.open(append([]kgo.Opt{
+			kgo.RecordPartitioner(kgo.ManualPartitioner()),
+			kgo.RequiredAcks(kgo.AllISRAcks()),
+			kgo.ProducerLinger(0),
+			kgo.MetadataMinAge(100 * time.Millisecond),
+			kgo.UnknownTopicRetries(-1),
+		}, opts...)...)
+	}
+	p.client = p.open()
+	k.t.Cleanup(func() { p.client.Close() })
 	return p
+}
+
+// Reopen begins anew on the same numbers, so that partitions added since are known at once.
+func (p *Producer) Reopen() {
+	p.client.Close()
+	p.client = p.open()
 }
 
 // Send writes the next event of a partition, without waiting for it. Flush waits.

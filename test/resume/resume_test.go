@@ -66,8 +66,8 @@ func open(t *testing.T, tr harness.Transport, g *harness.Gateway, l *harness.Led
 	return harness.OpenReader(t, tr, harness.Dial{URL: g.URL, Query: harness.Topics([]string{topic}, parameters...), Position: position}, l)
 }
 
-// crowd runs clients of both replicas and both transports that cut themselves at random.
-func (w world) crowd(t *testing.T, n int, topics []string, ledger func(i int) (*harness.Ledger, string)) *harness.Crowd {
+// crowd runs n clients of both replicas and both transports that cut themselves at random, after so many bytes at most.
+func (w world) crowd(t *testing.T, n int, bytes int64, topics []string, ledger func(i int) (*harness.Ledger, string)) *harness.Crowd {
 	t.Helper()
 	var clients []*harness.Client
 	for i := range n {
@@ -84,7 +84,7 @@ func (w world) crowd(t *testing.T, n int, topics []string, ledger func(i int) (*
 			Ledger:    l,
 			Rand:      rand.New(rand.NewPCG(3, uint64(i))),
 			Cut: func(r *rand.Rand) *harness.Cut {
-				return &harness.Cut{After: 200 + r.Int64N(30_000), Away: time.Duration(r.IntN(1500)) * time.Millisecond}
+				return &harness.Cut{After: 200 + r.Int64N(bytes), Away: time.Duration(r.IntN(500)) * time.Millisecond}
 			},
 		})
 	}
@@ -107,7 +107,7 @@ func testFilters(t *testing.T, w world) {
 	topic := w.kafka.NewTopic(3)
 	producer := w.kafka.NewProducer(topic)
 	producer.Keys = 5
-	crowd := w.crowd(t, 20, []string{topic}, func(i int) (*harness.Ledger, string) {
+	crowd := w.crowd(t, 20, 60_000, []string{topic}, func(i int) (*harness.Ledger, string) {
 		return harness.NewLedgerOf(int64(i%5), 5), fmt.Sprintf("k%d", i%5)
 	})
 	producer.SendAt(t.Context(), 3, 1500, 10*time.Second)
@@ -118,7 +118,7 @@ func testFilters(t *testing.T, w world) {
 
 func testSeveralTopics(t *testing.T, w world) {
 	topics := []string{w.kafka.NewTopic(1), w.kafka.NewTopic(2), w.kafka.NewTopic(3)}
-	crowd := w.crowd(t, 20, topics, everything)
+	crowd := w.crowd(t, 20, 200_000, topics, everything)
 	written := make(chan int64)
 	for series, topic := range topics {
 		producer := w.kafka.NewProducer(topic)
@@ -139,10 +139,11 @@ func testSeveralTopics(t *testing.T, w world) {
 func testPartitionAdded(t *testing.T, w world) {
 	topic := w.kafka.NewTopic(2)
 	producer := w.kafka.NewProducer(topic)
-	crowd := w.crowd(t, 20, []string{topic}, everything)
+	crowd := w.crowd(t, 20, 60_000, []string{topic}, everything)
 	producer.SendAt(t.Context(), 2, 400, 3*time.Second)
 	producer.Flush()
 	w.kafka.AddPartitions(topic, 4)
+	producer.Reopen()
 	// At once: what is written before a gateway knows of the partition must come too.
 	producer.SendAt(t.Context(), 4, 400, 5*time.Second)
 	producer.Flush()
@@ -208,7 +209,7 @@ func testCutBeforeFirstEvent(t *testing.T, w world) {
 func test130Partitions(t *testing.T, w world) {
 	topic := w.kafka.NewTopic(130)
 	producer := w.kafka.NewProducer(topic)
-	crowd := w.crowd(t, 10, []string{topic}, everything)
+	crowd := w.crowd(t, 10, 200_000, []string{topic}, everything)
 	// One of each partition at once: the writes are long, and most cuts fall into one.
 	all := make([]int, 130)
 	for i := range all {
