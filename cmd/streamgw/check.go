@@ -39,7 +39,7 @@ asking for a topic never creates it.`,
 				return err
 			}
 			defer client.Close()
-			return checking{c, topic, kafka.NewTopics(client), p.out}.run(cmd.Context())
+			return checking{c, topic, client.Topics(), p.out}.run(cmd.Context())
 		},
 	}
 	shown := defaultConfig()

@@ -70,7 +70,7 @@ func (p program) dev(ctx context.Context, d developing) error {
 	if err != nil {
 		return err
 	}
-	broker, err := d.startBroker()
+	broker, elsewhere, err := d.startBroker()
 	if err != nil {
 		return errors.Join(err, at.public.Close(), at.admin.Close())
 	}
@@ -82,7 +82,7 @@ func (p program) dev(ctx context.Context, d developing) error {
 	var sampling sync.WaitGroup
 	var sampleErr error // read once sampling is over
 	started := func() {
-		if d.kafka != broker.Addr() {
+		if elsewhere {
 			fmt.Fprintf(p.out, "%s is in use by another program, so the broker listens on %s\n\n", d.kafka, broker.Addr())
 		}
 		if err := devPage().Execute(p.out, d.page(at, broker)); err != nil {
@@ -100,21 +100,22 @@ func (p program) dev(ctx context.Context, d developing) error {
 	return errors.Join(err, sampleErr)
 }
 
-// startBroker starts the broker, on a free port when nobody chose the one that is in use.
-func (d developing) startBroker() (*devbroker.Broker, error) {
+// startBroker starts the broker: elsewhere, on a free port, when nobody chose the one that is in use.
+func (d developing) startBroker() (broker *devbroker.Broker, elsewhere bool, err error) {
 	config := devbroker.Config{Addr: d.kafka, DataDir: d.data}
 	for _, s := range samples() {
 		config.Topics = append(config.Topics, s.topic)
 	}
-	broker, err := devbroker.Start(config)
+	broker, err = devbroker.Start(config)
 	if !errors.Is(err, syscall.EADDRINUSE) {
-		return broker, err
+		return broker, false, err
 	}
 	if d.kafkaChosen {
-		return nil, fmt.Errorf("--kafka-listen: another program listens on %s already; choose another address", d.kafka)
+		return nil, false, fmt.Errorf("--kafka-listen: another program listens on %s already; choose another address", d.kafka)
 	}
 	config.Addr = "127.0.0.1:0"
-	return devbroker.Start(config)
+	broker, err = devbroker.Start(config)
+	return broker, true, err
 }
 
 // sample writes sample events, as a service of its own would, until ctx ends.
@@ -128,11 +129,12 @@ func (d developing) sample(ctx context.Context, brokers kafka.Config, log *slog.
 		return err
 	}
 	defer client.Close()
-	publisher, err := kafka.NewPublisher(client)
+	publisher, err := client.Publisher(kafka.PublisherConfig{})
 	if err != nil {
 		return err
 	}
-	s := sampler{publisher: publisher, topics: kafka.NewTopics(client), every: d.every, log: log}
+	defer publisher.Close()
+	s := sampler{publisher: publisher, topics: client.Topics(), every: d.every, log: log}
 	if err := s.Run(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -175,9 +177,9 @@ func (d developing) page(at listeners, broker *devbroker.Broker) page {
 func devPage() *template.Template {
 	return template.Must(template.New("page").Parse(`streamgw dev: a gateway, a Kafka broker of its own{{if .Samples}} and sample events{{end}}
 
-  gateway  http://{{.Gateway}}   streams and topics
-  admin    http://{{.Admin}}   /metrics, /readyz, /livez
-  broker   {{.Kafka}}          for kcat or any Kafka client; records are {{.Kept}}
+  gateway  {{printf "%-24s" (print "http://" .Gateway)}}  streams and topics
+  admin    {{printf "%-24s" (print "http://" .Admin)}}  /metrics, /readyz, /livez
+  broker   {{printf "%-24s" .Kafka}}  for kcat or any Kafka client; records are {{.Kept}}
   topics   {{range $i, $t := .Topics}}{{if $i}}, {{end}}{{$t}}{{end}}
 
 In another terminal:

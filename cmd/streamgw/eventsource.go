@@ -257,18 +257,18 @@ type lineReader struct {
 // next returns the next whole line, good until it is called again. What stands after the last end of line isn't one.
 func (l *lineReader) next() ([]byte, error) {
 	l.line = l.line[:0]
+	if !l.begun {
+		l.begun = true
+		const byteOrderMark = "\uFEFF"
+		if first, _ := l.in.Peek(len(byteOrderMark)); string(first) == byteOrderMark {
+			_, _ = l.in.Discard(len(byteOrderMark))
+		}
+	}
 	for {
 		if _, err := l.in.Peek(1); err != nil {
 			return nil, err
 		}
 		chunk, _ := l.in.Peek(l.in.Buffered())
-		if !l.begun {
-			l.begun = true
-			if bom := []byte("\uFEFF"); bytes.HasPrefix(chunk, bom) {
-				_, _ = l.in.Discard(len(bom))
-				continue
-			}
-		}
 		if l.afterCR {
 			l.afterCR = false
 			if chunk[0] == '\n' {

@@ -90,6 +90,7 @@ or on your Kafka:
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetIn(p.in)
 	root.SetOut(p.out)
 	root.SetErr(p.err)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -65,10 +66,11 @@ Without a configuration it writes to the broker of 'streamgw dev'.`,
 				return err
 			}
 			defer client.Close()
-			publisher, err := kafka.NewPublisher(client)
+			publisher, err := client.Publisher(kafka.PublisherConfig{})
 			if err != nil {
 				return err
 			}
+			defer publisher.Close()
 			return pub.run(cmd.Context(), publisher, values)
 		},
 	}
@@ -186,6 +188,9 @@ func (pub *publishing) run(ctx context.Context, to stream.Publisher, values func
 		batch, more := gather(ctx, records, together)
 		if len(batch) > 0 {
 			receipts, err := to.Publish(ctx, batch)
+			if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
+				return fmt.Errorf("there is no topic %s; create it first, publishing doesn't", pub.topic)
+			}
 			if err != nil {
 				return err
 			}

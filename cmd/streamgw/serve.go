@@ -7,12 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/gateway"
 	"github.com/goodgo/streamgw/internal/kafka"
+	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/goodgo/streamgw/internal/telemetry"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
@@ -95,7 +97,7 @@ func hubsConfig(c Config, log *slog.Logger, registry *prometheus.Registry) fanou
 	}
 }
 
-func gatewayConfig(c Config, topics *kafka.Topics, log *slog.Logger, registry *prometheus.Registry) gateway.Config {
+func gatewayConfig(c Config, topics stream.Topics, log *slog.Logger, registry *prometheus.Registry) gateway.Config {
 	return gateway.Config{
 		Drain:   c.Drain.Period,
 		Origins: c.CORS.Origins,
@@ -103,9 +105,29 @@ func gatewayConfig(c Config, topics *kafka.Topics, log *slog.Logger, registry *p
 			_, ok := c.topic(topic)
 			return ok
 		},
-		Checks:  map[string]func(context.Context) error{"kafka": topics.Ping},
+		Checks:  map[string]func(context.Context) error{"kafka": onceAnswered(topics)},
 		Log:     log,
 		Metrics: registry,
+	}
+}
+
+// onceAnswered returns a check that fails until Kafka has answered for the first time, and never again. When Kafka is
+// away it is so for all replicas: a proxy that took all of them out would answer 503 by itself, and to that an
+// EventSource gives up for good, while the gateway tells it to come back.
+func onceAnswered(topics stream.Topics) func(context.Context) error {
+	var answered atomic.Bool
+	return func(ctx context.Context) error {
+		if answered.Load() {
+			return nil
+		}
+		_, err := topics.Lookup(ctx, "streamgw.readiness") // that there is no such topic is an answer
+		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
+			err = nil
+		}
+		if err == nil {
+			answered.Store(true)
+		}
+		return err
 	}
 }
 
@@ -123,8 +145,8 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 	if err != nil {
 		return errors.Join(err, at.public.Close(), at.admin.Close())
 	}
-	reader, topics := kafka.NewReader(client), kafka.NewTopics(client)
-	hubs := fanout.New(hubsConfig(c, log, registry), reader, kafka.NewHistory(client))
+	reader, history, topics := kafka.NewReader(client), kafka.NewHistory(client), client.Topics()
+	hubs := fanout.New(hubsConfig(c, log, registry), reader, history)
 	gate := gateway.New(gatewayConfig(c, topics, log, registry), hubs, topics, access)
 	public, admin := gateway.Server(gate.Public(), log), gateway.Server(gate.Admin(), log)
 
@@ -148,7 +170,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 	defer cancel()
 	late := gate.Shutdown(deadline)
 	late = errors.Join(late, shutdown(deadline, public), serving.stop(deadline))
-	late = errors.Join(late, fanning.stop(deadline), reading.stop(deadline))
+	late = errors.Join(late, fanning.stop(deadline), reading.stop(deadline), history.Close())
 	late = errors.Join(late, shutdown(deadline, admin), watching.stop(deadline))
 	if failed != nil {
 		return failed

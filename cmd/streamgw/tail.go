@@ -237,21 +237,20 @@ func timeText(raw json.RawMessage) string {
 
 // fieldText returns a key or value on one line. encoding says how it came when it isn't JSON; absent stands for null.
 func fieldText(raw json.RawMessage, encoding, absent string) string {
-	if len(raw) == 0 || string(raw) == "null" && encoding == "" {
-		return absent
-	}
 	var s string
-	if json.Unmarshal(raw, &s) != nil || encoding == "" && s == "" {
-		return printable(string(raw))
-	}
-	if encoding == "base64" {
+	switch {
+	case len(raw) == 0 || string(raw) == "null" && encoding == "":
+		return absent
+	case encoding == "text" && json.Unmarshal(raw, &s) == nil:
+		return printable(s)
+	case encoding == "base64" && json.Unmarshal(raw, &s) == nil:
 		b, err := base64.StdEncoding.DecodeString(s)
 		if err != nil {
 			return printable(s)
 		}
 		return fmt.Sprintf("(%d bytes) %s", len(b), s)
 	}
-	return printable(s)
+	return printable(string(raw))
 }
 
 // printable returns s without what a terminal would obey: a record may hold anything.
