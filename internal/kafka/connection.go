@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -96,8 +97,8 @@ func (c *Client) hangUp(b *sarama.Broker) {
 	}
 }
 
-// aside calls f, which may wait on b's connection. When ctx ends first it hangs up, has b closed once f is back, and
-// returns at once. An error of f leaves b to the caller.
+// aside calls f, which may wait on b's connection. When ctx ends first it hangs up and returns at once. After an error b
+// is closed, or will be as soon as f is back.
 func aside[T any](ctx context.Context, c *Client, b *sarama.Broker, f func(*sarama.Broker) (T, error)) (T, error) {
 	type answer struct {
 		value T
@@ -107,6 +108,9 @@ func aside[T any](ctx context.Context, c *Client, b *sarama.Broker, f func(*sara
 	done, abandoned := make(chan answer), make(chan struct{})
 	if !c.start(func() {
 		value, err := f(b)
+		if err != nil {
+			b.Close()
+		}
 		select {
 		case done <- answer{value, err}:
 		case <-abandoned:
@@ -139,11 +143,15 @@ func exchange[T any](ctx context.Context, c *Client, lane lane, addr string, f f
 	case <-ctx.Done():
 		return none, context.Cause(ctx)
 	}
+	asked := false
 	for {
 		b := p.take()
 		fresh := b == nil
 		if fresh {
-			if b, err = c.dialAddress(ctx, addr); err != nil {
+			if b, err = c.dialAddress(ctx, addr); err != nil && asked {
+				err = fmt.Errorf("%w: %w", errNoAnswer, err)
+			}
+			if err != nil {
 				return none, err
 			}
 		}
@@ -152,16 +160,16 @@ func exchange[T any](ctx context.Context, c *Client, lane lane, addr string, f f
 			p.give(b)
 			return value, nil
 		}
-		if ctx.Err() != nil {
-			return none, context.Cause(ctx)
-		}
-		b.Close()
-		if fresh {
-			return none, fmt.Errorf("ask %s: %w", addr, err)
+		asked = true
+		if fresh || ctx.Err() != nil {
+			return none, fmt.Errorf("ask %s: %w: %w", addr, errNoAnswer, err)
 		}
 		p.drop() // the others are as old
 	}
 }
+
+// errNoAnswer stands in every error of a request that the broker may have got.
+var errNoAnswer = errors.New("no answer")
 
 // pool holds the idle connections of one lane to one address, and bounds how many there are.
 type pool struct {

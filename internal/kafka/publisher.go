@@ -119,11 +119,6 @@ func (p *Publisher) Publish(ctx context.Context, records []stream.Record) ([]str
 	if len(records) == 0 {
 		return nil, nil
 	}
-	call := &call{receipts: make([]stream.Receipt, len(records)), left: len(records), done: make(chan struct{})}
-	targets, err := p.targets(ctx, records, call)
-	if err != nil {
-		return nil, err
-	}
 	size := int64(0)
 	for i := range records {
 		size += recordSize(&records[i])
@@ -131,7 +126,17 @@ func (p *Publisher) Publish(ctx context.Context, records []stream.Record) ([]str
 	if err := p.reserve(size); err != nil {
 		return nil, err
 	}
-	call.release = func() { p.unreserve(size) }
+	call := &call{
+		receipts: make([]stream.Receipt, len(records)),
+		left:     len(records),
+		done:     make(chan struct{}),
+		release:  func() { p.unreserve(size) },
+	}
+	targets, err := p.targets(ctx, records, call)
+	if err != nil {
+		call.release()
+		return nil, err
+	}
 	for w, items := range groupByWriter(targets, records, call, time.Now().Add(p.cfg.Timeout)) {
 		w.add(items)
 	}

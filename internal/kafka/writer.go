@@ -231,7 +231,6 @@ func (w *writer) identify(ctx context.Context) error {
 }
 
 var (
-	errNoAnswer = errors.New("no answer") // to a request that was sent, perhaps
 	errTooLarge = errors.New("larger than Kafka takes")
 	errFinal    = errors.New("asking again can't help")
 )
@@ -253,7 +252,7 @@ func (w *writer) send(ctx context.Context, items []item) (first int64, code sara
 	})
 	if err != nil {
 		p.forget(w.topic)
-		return 0, 0, unavailable(fmt.Errorf("write to %s/%d: %w: %w", w.topic, w.partition, errNoAnswer, err))
+		return 0, 0, unavailable(fmt.Errorf("write to %s/%d: %w", w.topic, w.partition, err))
 	}
 	block := response.GetBlock(w.topic, w.partition)
 	if block == nil {
