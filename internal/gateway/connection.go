@@ -38,7 +38,7 @@ var (
 )
 
 func (g *Gateway) newConnection(f frames, s sink) *connection {
-	return &connection{g: g, frames: f, sink: s, wake: make(chan struct{}, 1), last: time.Now()}
+	return &connection{g: g, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}, last: time.Now()}
 }
 
 // wakeFor returns the [fanout.Request] Wake of a feed.

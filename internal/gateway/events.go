@@ -81,7 +81,14 @@ func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req req
 	if g.draining.Err() != nil {
 		return errDraining
 	}
-	return inField(req.positionField, err)
+	switch problemOf(err).Type {
+	case problems[stream.BadPosition].Type:
+		return inField(req.positionField, err)
+	case problems[stream.NotFound].Type:
+		return inField(req.topicField, err)
+	default:
+		return err
+	}
 }
 
 func (g *Gateway) logEnd(transport string, topics []string, err error) {

@@ -108,6 +108,7 @@ type Gateway struct {
 	topics  *topicList
 	access  *auth.Access
 	metrics *metrics
+	buffers sync.Pool // of *[]byte, for what is about to be written
 
 	draining context.Context // done once Shutdown begins: streams end
 	drain    context.CancelFunc

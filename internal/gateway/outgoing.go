@@ -8,6 +8,8 @@ import (
 // outgoing is what goes to a client in its next write. It holds a buffer only while there is something to write, and
 // not even then if that is a single frame that the hub shares.
 type outgoing struct {
+	buffers *sync.Pool // of *[]byte, shared by all connections; idle ones hold none
+
 	buf    []byte
 	shared []byte // a whole frame of a hub's, instead of buf
 	oldest time.Time
@@ -18,9 +20,6 @@ type outgoing struct {
 // maxPooled bounds the buffers that are kept for the next write, of whichever connection: a batch's 64 KiB with room
 // for what stands around the messages. Larger ones are of large messages, and rare.
 const maxPooled = 256 << 10
-
-// buffers are shared by all connections of the process; idle ones hold none.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 func (o *outgoing) empty() bool { return len(o.buf) == 0 && o.shared == nil }
 
@@ -34,7 +33,10 @@ func (o *outgoing) bytes() []byte {
 // own returns the buffer to append to, with the shared frame in it if there was one.
 func (o *outgoing) own() []byte {
 	if o.pooled == nil {
-		o.pooled = buffers.Get().(*[]byte)
+		var ok bool
+		if o.pooled, ok = o.buffers.Get().(*[]byte); !ok {
+			o.pooled = new([]byte)
+		}
 		o.buf = (*o.pooled)[:0]
 	}
 	if o.shared != nil {
@@ -48,7 +50,7 @@ func (o *outgoing) own() []byte {
 func (o *outgoing) reset() {
 	if o.pooled != nil && cap(o.buf) <= maxPooled {
 		*o.pooled = o.buf[:0]
-		buffers.Put(o.pooled)
+		o.buffers.Put(o.pooled)
 	}
-	*o = outgoing{}
+	*o = outgoing{buffers: o.buffers}
 }

@@ -105,12 +105,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		return // nobody is there
 	}
 	p := problemOf(err)
-	g.metrics.refused(p)
-	if p.Status == http.StatusInternalServerError {
-		g.cfg.Log.Error("request refused", "path", r.URL.Path, "error", err)
-	} else {
-		g.cfg.Log.Debug("request refused", "path", r.URL.Path, "status", p.Status, "error", err)
-	}
+	g.noteRefusal(r.URL.Path, p, err)
 	retry := g.retry(g.cfg.RetrySpread)
 	if p.passing() && wantsStreamedRefusal(r) {
 		out := newStreamWriter(w, r, g.cfg.WriteTimeout)
@@ -127,6 +122,16 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		h.Set("WWW-Authenticate", "Bearer")
 	}
 	p.write(w)
+}
+
+// noteRefusal counts a refusal, and logs its cause where that is a fault of ours: the client isn't told.
+func (g *Gateway) noteRefusal(of string, p problem, err error) {
+	g.metrics.refused(p)
+	if p.Status == http.StatusInternalServerError {
+		g.cfg.Log.Error("request refused", "of", of, "error", err)
+	} else {
+		g.cfg.Log.Debug("request refused", "of", of, "status", p.Status, "error", err)
+	}
 }
 
 // wantsStreamedRefusal reports whether a request is an EventSource's of a browser, or says that it is like one.

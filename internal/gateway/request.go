@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,7 +19,8 @@ const maxFilterValues = 1000
 type request struct {
 	fanout.Request // without Format and Wake, which are the transport's
 
-	positionField  string // the parameter or header that From was taken from
+	topicField     string // the parameter or member that Topics were taken from
+	positionField  string // the parameter, header or member that From was taken from
 	record         bool   // format=record
 	named          bool   // event=type
 	heartbeatEvent bool   // heartbeat=event
@@ -93,17 +95,21 @@ func parseQuery(raw string) (url.Values, error) {
 	}
 	for name, values := range query {
 		if len(values) > 1 && !slices.Contains(repeatable, name) {
-			return nil, stream.BadField(name, "is given %d times", len(values))
+			return nil, stream.BadField(shorten(cmp.Or(name, "query")), "is given %d times", len(values))
 		}
 	}
 	return query, nil
 }
 
 func unknownParameter(name string) error {
-	if slices.Contains(notYet, name) {
+	switch {
+	case name == "":
+		return stream.BadField("query", "a parameter has no name")
+	case slices.Contains(notYet, name):
 		return stream.BadField(name, "isn't in this version")
+	default:
+		return stream.BadField(shorten(name), "there is no such parameter")
 	}
-	return stream.BadField(name, "there is no such parameter")
 }
 
 // lastEventID returns the position that a reconnecting client sends, and where it stood. The header wins.
@@ -130,8 +136,9 @@ func (w *wish) asksForEvents() bool {
 
 // fill checks a wish and puts it into req.
 func (g *Gateway) fill(req *request, w wish, grant auth.Grant) (err error) {
+	req.topicField = "topic" + w.plural
 	if len(w.topics) > 0 {
-		if req.Topics, err = g.checkTopics(w.topics, "topic"+w.plural, grant); err != nil {
+		if req.Topics, err = g.checkTopics(w.topics, req.topicField, grant); err != nil {
 			return err
 		}
 	}

@@ -102,10 +102,14 @@ func (f *clientFrame) check(raw map[string]json.RawMessage) error {
 }
 
 func unknownMember(name string) error {
-	if slices.Contains(notYet, name) {
+	switch {
+	case name == "":
+		return stream.Errorf(stream.BadRequest, "a member has no name")
+	case slices.Contains(notYet, name):
 		return stream.BadField(name, "isn't in this version")
+	default:
+		return stream.BadField(shorten(name), "there is no such member")
 	}
-	return stream.BadField(shorten(name), "there is no such member")
 }
 
 // request returns what a subscribe frame asks for.

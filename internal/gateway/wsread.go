@@ -86,7 +86,7 @@ func (s *webSocketSession) strike(ctx context.Context, f clientFrame, err error)
 // refuse answers a frame with an error.
 func (s *webSocketSession) refuse(ctx context.Context, f clientFrame, err error) error {
 	p := problemOf(err)
-	s.g.metrics.refused(p)
+	s.g.noteRefusal("frame "+f.Type, p, err)
 	if errors.Is(err, errDraining) {
 		return nil // close code 1012 says it
 	}
