@@ -34,10 +34,10 @@ type fetcher struct {
 }
 
 const (
-	fetchBytes     = 8 << 20 // of an answer
-	partitionBytes = 1 << 20 // of a partition in it
-	stall          = 300 * time.Millisecond
-	patientAnswers = 3 // without room for a partition, or with a puzzling refusal, before more is done about it
+	fetchBytes     = 8 << 20               // of an answer
+	partitionBytes = 1 << 20               // of a partition in it
+	stall          = 50 * time.Millisecond // between an answer and the next request
+	patientAnswers = 3                     // without room for a partition, or with a puzzling refusal, before more is done about it
 )
 
 func newFetcher(r *Reader, broker int32, cancel context.CancelFunc) *fetcher {

@@ -264,7 +264,7 @@ func (h *historyRead) ask(ctx context.Context, leader int32, md topicMetadata, r
 		for _, probes := range []bool{false, true} {
 			limits := fetchLimits{bytes: share, partition: share}
 			if probes {
-				limits = fetchLimits{bytes: 1, partition: 1} // only whether the offset is refused matters
+				limits.partition = 1 // only whether the offset is refused matters
 			}
 			led := slices.DeleteFunc(slices.Clone(ranges), func(r stream.Range) bool { return probe(r) != probes })
 			if err := h.fetch(ctx, b, md, led, limits, &a); err != nil {
