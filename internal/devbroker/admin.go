@@ -87,9 +87,18 @@ func (a *Admin) CreateTopic(ctx context.Context, topic Topic) error {
 	r := kmsg.NewPtrCreateTopicsRequest()
 	r.Topics = append(r.Topics, t)
 	r.TimeoutMillis = 10_000
-	answer, err := a.request(ctx, r)
+	md, err := a.describe(ctx, topic.Name)
+	if err == nil && md.ErrorCode == 0 {
+		err = kerr.TopicAlreadyExists
+	}
 	if err == nil {
-		err = kerr.ErrorForCode(answer.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode)
+		var answer kmsg.Response
+		if answer, err = a.request(ctx, r); err == nil {
+			err = kerr.ErrorForCode(answer.(*kmsg.CreateTopicsResponse).Topics[0].ErrorCode)
+		}
+		if errors.Is(err, kerr.TopicAlreadyExists) { // by us: the answer was lost, and the request sent again
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("create topic %s: %w", topic.Name, err)
@@ -103,9 +112,18 @@ func (a *Admin) DeleteTopic(ctx context.Context, topic string) error {
 	t := kmsg.NewDeleteTopicsRequestTopic()
 	t.Topic = &topic
 	r.Topics, r.TopicNames, r.TimeoutMillis = append(r.Topics, t), []string{topic}, 10_000
-	answer, err := a.request(ctx, r)
+	md, err := a.describe(ctx, topic)
 	if err == nil {
-		err = kerr.ErrorForCode(answer.(*kmsg.DeleteTopicsResponse).Topics[0].ErrorCode)
+		err = kerr.ErrorForCode(md.ErrorCode)
+	}
+	if err == nil {
+		var answer kmsg.Response
+		if answer, err = a.request(ctx, r); err == nil {
+			err = kerr.ErrorForCode(answer.(*kmsg.DeleteTopicsResponse).Topics[0].ErrorCode)
+		}
+		if errors.Is(err, kerr.UnknownTopicOrPartition) { // by now: the answer was lost, and the request sent again
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("delete topic %s: %w", topic, err)
