@@ -6,6 +6,8 @@ package browser
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -66,6 +68,7 @@ func TestEventSourceResumesOnTheOtherReplica(t *testing.T) {
 	mux.Handle("/v1/", &httputil.ReverseProxy{
 		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target.Load()) },
 		FlushInterval: -1,
+		ErrorLog:      log.New(io.Discard, "", 0),
 		// As a network does, and not a 502, after which an EventSource never comes back.
 		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
 	})

@@ -94,7 +94,7 @@ func clients(topic string, gateways ...string) (all []*harness.Client) {
 // cut says when a client cuts its connection: some before the first event, most after seconds, at 75 to 150 KB a
 // second. It stays away for moments mostly, and now and then for longer than the windows reach back.
 func cut(r *rand.Rand) *harness.Cut {
-	c := &harness.Cut{After: r.Int64N(2 << 20), Away: time.Duration(r.IntN(1000)) * time.Millisecond}
+	c := &harness.Cut{After: r.Int64N(1 << 20), Away: time.Duration(r.IntN(1000)) * time.Millisecond}
 	if r.IntN(10) == 0 {
 		c.After = r.Int64N(1500)
 	}
