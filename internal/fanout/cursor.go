@@ -1,6 +1,8 @@
 package fanout
 
 import (
+	"container/list"
+
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -32,7 +34,8 @@ type cursor struct {
 
 	reading   bool // a read of history is under way
 	chunk     []stream.PartBatch
-	chunkSize int64 // what chunk holds of memory
+	chunkSize int64         // what chunk holds of memory
+	holds     *list.Element // in Hubs.held, while there is a chunk
 }
 
 func (c *cursor) wake() { c.sub.wake() }

@@ -20,6 +20,7 @@ type Hubs struct {
 	now     func() time.Time
 	memory  *memory
 	replays *replays
+	held    held
 	metrics *metrics
 
 	begin chan *Hub     // to Run: a hub to be run
@@ -270,14 +271,16 @@ func (h *Hub) follow(ctx context.Context, id stream.Incarnation) error {
 }
 
 // Reserve counts n bytes that a transport holds for a client (a pending write) against Config.Memory. Windows shrink
-// to make room; false says that there is none, and then the client is to be closed as overloaded.
+// to make room, and who holds history without taking it loses it for now; false says that there is none, and then the client is to be closed as overloaded.
 func (h *Hubs) Reserve(n int64) bool {
+	if h.memory.take(n) {
+		return true
+	}
 	h.shrink(n)
 	if h.memory.over(n) > 0 {
-		return false
+		h.revoke(n)
 	}
-	h.memory.add(n)
-	return true
+	return h.memory.take(n)
 }
 
 // Release gives back what Reserve took.

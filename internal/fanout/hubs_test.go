@@ -85,8 +85,11 @@ func (l *memLog) readHistory(req stream.HistoryRequest) (parts []stream.PartBatc
 	var size int64
 	for _, r := range req.Ranges {
 		part := stream.PartBatch{Partition: r.Partition, Next: r.From}
-		for part.Next < r.To && size < req.MaxBytes {
+		for part.Next < r.To {
 			m := l.parts[r.Partition][part.Next]
+			if size > 0 && size+m.Size() > req.MaxBytes {
+				break
+			}
 			part.Messages = append(part.Messages, m)
 			part.Next++
 			size += m.Size()
@@ -337,8 +340,15 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 					return err
 				}
 			}
+			if len(b.Items) > 0 {
+				continue
+			}
 			if id, moved := s.Progress(); moved {
 				at, _ = stream.ParsePosition(id)
+			}
+			select {
+			case <-s.woken:
+			case <-time.After(10 * time.Millisecond): // nothing more may come
 			}
 		}
 		s.Close()

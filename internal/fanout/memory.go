@@ -31,6 +31,19 @@ func (m *memory) add(n int64) {
 	}
 }
 
+// take counts n bytes if they fit.
+func (m *memory) take(n int64) bool {
+	for {
+		used := m.used.Load()
+		if used+n > m.limit {
+			return false
+		}
+		if m.used.CompareAndSwap(used, used+n) {
+			return true
+		}
+	}
+}
+
 // over returns by how many bytes the bound would be passed if n more were held.
 func (m *memory) over(n int64) int64 { return m.used.Load() + n - m.limit }
 

@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"container/list"
 	"context"
 	"math/rand/v2"
 	"sync"
@@ -13,7 +14,8 @@ import (
 type replay struct {
 	cursor *cursor
 	req    stream.HistoryRequest
-	probe  bool // asks only whether positions lie within the log
+	probe  bool  // asks only whether positions lie within the log
+	need   int64 // what its answer takes of memory, if more than Config.HistoryBytes: one large message
 }
 
 // replays is the line of those who wait for history, first come first served. A cursor stands in it once at most, so
@@ -62,6 +64,64 @@ func (q *replays) len() int {
 	return len(q.line)
 }
 
+// held is who holds history that it hasn't taken yet, the longest first. When memory runs short it is taken away again
+// from those who don't take it: they read it anew when they do.
+type held struct {
+	mu   sync.Mutex // guards what follows, and cursor.holds; taken with a subscription's lock held, not the other way round
+	list list.List
+}
+
+func (h *held) push(c *cursor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c.holds = h.list.PushBack(c)
+}
+
+func (h *held) remove(c *cursor) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c.holds != nil {
+		h.list.Remove(c.holds)
+		c.holds = nil
+	}
+}
+
+// longest returns who holds history for longest, and puts it at the end of the line. It returns nil when nobody does.
+func (h *held) longest() *cursor {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	e := h.list.Front()
+	if e == nil {
+		return nil
+	}
+	h.list.MoveToBack(e)
+	return e.Value.(*cursor)
+}
+
+func (h *held) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.list.Len()
+}
+
+// revoke takes history away from who has it and isn't just taking it, until n more bytes fit.
+func (h *Hubs) revoke(n int64) {
+	for range h.held.len() {
+		if h.memory.over(n) <= 0 {
+			return
+		}
+		c := h.held.longest()
+		if c == nil {
+			return
+		}
+		if c.sub.mu.TryLock() {
+			c.dropHistory()
+			c.wake()
+			c.sub.mu.Unlock()
+		}
+	}
+}
+
 // serveReplays answers those in line, one read at a time, until ctx ends.
 func (h *Hubs) serveReplays(ctx context.Context) {
 	for {
@@ -78,7 +138,7 @@ func (h *Hubs) serveReplays(ctx context.Context) {
 
 // serveReplay reads for one cursor. Memory for it is taken beforehand; while there is none, those in line wait.
 func (h *Hubs) serveReplay(ctx context.Context, r *replay) {
-	size := h.cfg.HistoryBytes
+	size := max(h.cfg.HistoryBytes, r.need)
 	for !h.Reserve(size) {
 		freed := h.memory.wait()
 		if h.memory.over(size) <= 0 {
@@ -103,8 +163,13 @@ func (h *Hubs) serveReplay(ctx context.Context, r *replay) {
 	}
 	clampGaps(r.req.Ranges, parts)
 	got := partsSize(parts)
-	h.memory.add(got - size)
-	h.shrink(0)
+	if got > size && !h.Reserve(got-size) {
+		h.memory.add(-size)
+		r.need = got
+		h.replays.push(r)
+		return
+	}
+	h.memory.add(min(0, got-size))
 	r.cursor.answer(r, parts, got, nil)
 }
 

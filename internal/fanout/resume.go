@@ -207,6 +207,7 @@ func (c *cursor) answer(r *replay, parts []stream.PartBatch, size int64, err err
 		c.hub.hubs.memory.add(-size)
 	} else {
 		c.chunk, c.chunkSize = parts, size
+		c.hub.hubs.held.push(c)
 	}
 	if r.probe && err == nil {
 		c.probed = true
@@ -214,8 +215,12 @@ func (c *cursor) answer(r *replay, parts []stream.PartBatch, size int64, err err
 	c.wake()
 }
 
-// dropHistory lets go of a read's memory.
+// dropHistory lets go of a read's memory. What of it wasn't taken is read again, if the cursor goes on.
 func (c *cursor) dropHistory() {
+	if c.chunk == nil {
+		return
+	}
+	c.hub.hubs.held.remove(c)
 	c.hub.hubs.memory.add(-c.chunkSize)
 	c.chunk, c.chunkSize = nil, 0
 }

@@ -230,7 +230,7 @@ func (s *sim) step() error {
 		}
 	case n < 95: // another replica's memory is needed
 		h := s.replicas[s.rng.IntN(2)]
-		if room := h.memory.limit - h.memory.used.Load() + 2000; h.Reserve(room) {
+		if room := h.memory.limit - h.memory.used.Load() + s.rng.Int64N(4000); h.Reserve(room) {
 			h.Release(room)
 		}
 	default:
