@@ -18,6 +18,8 @@ import (
 type Admin struct {
 	brokers []string
 
+	writing sync.RWMutex // held to forget topics, and for reading while records are on their way
+
 	mu      sync.Mutex // guards what follows
 	clients map[Codec]*kgo.Client
 }
@@ -191,24 +193,56 @@ func (a *Admin) TopicID(ctx context.Context, topic string) ([16]byte, error) {
 	return md.TopicID, nil
 }
 
+// describe asks the first broker that answers. A request to a broker of one's choice passes by what the library
+// remembers of topics for a while, also that there was none.
 func (a *Admin) describe(ctx context.Context, topic string) (kmsg.MetadataResponseTopic, error) {
+	client, err := a.client(Uncompressed)
+	if err != nil {
+		return kmsg.MetadataResponseTopic{}, err
+	}
+	var failures []error
+	for _, b := range client.SeedBrokers() {
+		md, err := ask(ctx, b, topic)
+		if err == nil {
+			return md, nil
+		}
+		failures = append(failures, err)
+	}
+	return kmsg.MetadataResponseTopic{}, errors.Join(failures...)
+}
+
+// ask asks one broker about a topic.
+func ask(ctx context.Context, b *kgo.Broker, topic string) (kmsg.MetadataResponseTopic, error) {
 	r := kmsg.NewPtrMetadataRequest()
 	t := kmsg.NewMetadataRequestTopic()
 	t.Topic = &topic
 	r.Topics = append(r.Topics, t)
-	answer, err := a.request(ctx, r)
+	answer, err := b.Request(ctx, r)
 	if err != nil {
 		return kmsg.MetadataResponseTopic{}, err
 	}
 	topics := answer.(*kmsg.MetadataResponse).Topics
 	if len(topics) != 1 {
-		return kmsg.MetadataResponseTopic{}, errors.New("the broker didn't answer about it")
+		return kmsg.MetadataResponseTopic{}, errors.New("the broker didn't answer about " + topic)
 	}
 	return topics[0], nil
 }
 
-// awaitPartitions waits until every broker that answers shows a topic with so many partitions, each with a leader; none: until it is gone.
+// forget drops what the clients remember of a topic, such as how many partitions it had.
+func (a *Admin) forget(topic string) {
+	a.writing.Lock()
+	defer a.writing.Unlock()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, client := range a.clients {
+		client.PurgeTopicsFromClient(topic)
+	}
+}
+
+// awaitPartitions waits until every broker that answers shows a topic with so many partitions, each with a leader;
+// none: until it is gone.
 func (a *Admin) awaitPartitions(ctx context.Context, topic string, partitions int) error {
+	defer a.forget(topic)
 	shown := func(t kmsg.MetadataResponseTopic) bool {
 		if partitions == 0 {
 			return t.ErrorCode == kerr.UnknownTopicOrPartition.Code
@@ -235,18 +269,13 @@ func (a *Admin) everyBroker(ctx context.Context, topic string, shown func(kmsg.M
 	var failure error
 	answered := 0
 	for _, b := range client.SeedBrokers() {
-		r := kmsg.NewPtrMetadataRequest()
-		t := kmsg.NewMetadataRequestTopic()
-		t.Topic = &topic
-		r.Topics = append(r.Topics, t)
-		answer, err := b.Request(ctx, r)
+		md, err := ask(ctx, b, topic)
 		if err != nil {
 			failure = fmt.Errorf("describe topic %s: %w", topic, err)
 			continue
 		}
 		answered++
-		topics := answer.(*kmsg.MetadataResponse).Topics
-		if len(topics) != 1 || !shown(topics[0]) {
+		if !shown(md) {
 			return false, nil
 		}
 	}

@@ -113,6 +113,8 @@ func TestTopicsAreCreatedDeletedAndGrow(t *testing.T) {
 		t.Errorf("creating it twice gives %v", err)
 	}
 	first := must[[16]byte](t)(a.TopicID(ctx, orders))
+	must[[]int64](t)(a.Produce(ctx, Record{Topic: orders}))
+	check(t, a.DeleteRecords(ctx, orders, 0, 1)) // at once: nothing is remembered of when it wasn't there
 	check(t, a.AddPartitions(ctx, orders, 5))
 	check(t, b.MoveLeader(orders, 4, 2))
 	if leader := b.Leader(orders, 4); leader != 2 {

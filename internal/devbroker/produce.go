@@ -59,6 +59,8 @@ func (a *Admin) ProduceCompressed(ctx context.Context, codec Codec, records ...R
 	if err != nil {
 		return nil, err
 	}
+	a.writing.RLock()
+	defer a.writing.RUnlock()
 	return produce(ctx, client, records)
 }
 
