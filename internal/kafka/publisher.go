@@ -19,7 +19,8 @@ type PublisherConfig struct {
 	// the brokers' disks; it pays where many records are written at once. Default none.
 	Compression string `yaml:"compression"`
 
-	// Timeout is how long a record may wait for its acknowledgement, over retries, before Publish fails. Default 10 s.
+	// Timeout is how long a record may wait for its acknowledgement, over retries, before Publish fails. Default
+	// 20 s, which outlasts the loss of a broker: the others notice it after 9 s.
 	Timeout time.Duration `yaml:"timeout"`
 
 	// MaxPending bounds the bytes that wait for an acknowledgement. More is refused as overloaded. Default 64 MiB.
@@ -68,7 +69,7 @@ type topicWriters struct {
 
 // Publisher returns a publisher. It begins to work when it is first used. An error names the setting at fault.
 func (c *Client) Publisher(cfg PublisherConfig) (*Publisher, error) {
-	setDefault(&cfg.Timeout, 10*time.Second)
+	setDefault(&cfg.Timeout, 20*time.Second)
 	setDefault(&cfg.MaxPending, 64<<20)
 	codec, ok := codecs[cfg.Compression]
 	switch {
