@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -241,4 +242,26 @@ func (f *face) sub(t *testing.T, n int) *fakeSub {
 	t.Helper()
 	eventually(t, "a subscription", func() bool { return f.hubs.sub(n) != nil })
 	return f.hubs.sub(n)
+}
+
+// metric returns the value of a metric with these label values, in the order of the labels' names; of a histogram its
+// count.
+func metric(t *testing.T, registry *prometheus.Registry, name string, labels ...string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			var values []string
+			for _, pair := range m.GetLabel() {
+				values = append(values, pair.GetValue())
+			}
+			if family.GetName() == name && slices.Equal(values, labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+	}
+	return 0
 }
