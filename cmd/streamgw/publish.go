@@ -154,47 +154,23 @@ func (pub *publishing) record(value []byte) (stream.Record, error) {
 	return r, nil
 }
 
+// together bounds the records of one write, and those that wait for the next.
+const together = 500
+
 // run writes all values. What comes while a write is under way is written together with the next one.
 func (pub *publishing) run(ctx context.Context, to stream.Publisher, values func() ([]byte, error)) error {
-	const together = 500 // records in one write
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	records := make(chan stream.Record, together)
 	read := make(chan error, 1)
-	go func() { // ends with the values or with ctx; a read of a terminal can't be interrupted, so nobody waits for it
+	go func() { // ends with the values or with this call; a read of a terminal can't be interrupted, so nobody waits for it
 		defer close(records)
-		for {
-			value, err := values()
-			if err == io.EOF {
-				read <- nil
-				return
-			}
-			if err != nil {
-				read <- err
-				return
-			}
-			r, err := pub.record(value)
-			if err != nil {
-				read <- err
-				return
-			}
-			select {
-			case records <- r:
-			case <-ctx.Done():
-				read <- ctx.Err()
-				return
-			}
-		}
+		read <- pub.read(ctx, values, records)
 	}()
 	for {
 		batch, more := gather(ctx, records, together)
 		if len(batch) > 0 {
-			receipts, err := to.Publish(ctx, batch)
-			if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
-				return fmt.Errorf("there is no topic %s; create it first, publishing doesn't", pub.topic)
-			}
-			if err != nil {
-				return err
-			}
-			if err := pub.print(receipts); err != nil {
+			if err := pub.write(ctx, to, batch); err != nil {
 				return err
 			}
 		}
@@ -205,6 +181,40 @@ func (pub *publishing) run(ctx context.Context, to stream.Publisher, values func
 			return <-read
 		}
 	}
+}
+
+// read makes records of values until there are no more.
+func (pub *publishing) read(ctx context.Context, values func() ([]byte, error), records chan<- stream.Record) error {
+	for {
+		value, err := values()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		r, err := pub.record(value)
+		if err != nil {
+			return err
+		}
+		select {
+		case records <- r:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// write writes records and prints where they are.
+func (pub *publishing) write(ctx context.Context, to stream.Publisher, batch []stream.Record) error {
+	receipts, err := to.Publish(ctx, batch)
+	if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
+		return fmt.Errorf("there is no topic %s; create it first, publishing doesn't", pub.topic)
+	}
+	if err != nil {
+		return err
+	}
+	return pub.print(receipts)
 }
 
 // gather waits for a record and takes with it what else is there.
