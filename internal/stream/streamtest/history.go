@@ -444,7 +444,7 @@ func historyConcurrent(b *bench) {
 		req.Ranges = append(req.Ranges, stream.Range{Partition: p, To: 300})
 	}
 	var work sync.WaitGroup
-	for range 40 {
+	for range 16 {
 		work.Go(func() {
 			mine := *b
 			mine.T = b.T
