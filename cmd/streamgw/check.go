@@ -69,7 +69,7 @@ func (c checking) run(ctx context.Context) error {
 	}
 	topics, err := c.topics.List(ctx)
 	if err != nil {
-		return fmt.Errorf("kafka.brokers: %s: %w", brokers, err)
+		return fmt.Errorf("kafka.brokers: %s: %w", brokers, withHint(err, c.Kafka))
 	}
 	fmt.Fprintf(c.out, "kafka: %s answers, with %s\n", brokers, counted(len(topics), "topic"))
 	c.list(topics)
@@ -104,7 +104,7 @@ func (c checking) lookUp(ctx context.Context) error {
 		return fmt.Errorf("--topic: %s doesn't exist; nobody creates it by asking for it", c.topic)
 	}
 	if err != nil {
-		return fmt.Errorf("--topic: %s: %w", c.topic, err)
+		return fmt.Errorf("--topic: %s: %w", c.topic, withHint(err, c.Kafka))
 	}
 	entry, served := c.Config.topic(c.topic)
 	if !served {
