@@ -167,7 +167,7 @@ func TestHeartbeatAfterSilence(t *testing.T) {
 				time.Sleep(15*time.Second - 1)
 				synctest.Wait()
 				wantWrites(t, l.sink.take())
-				time.Sleep(2)
+				time.Sleep(2 * time.Nanosecond)
 				synctest.Wait()
 				wantWrites(t, l.sink.take(), tt.want)
 				time.Sleep(10 * time.Second)

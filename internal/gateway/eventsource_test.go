@@ -19,7 +19,8 @@ type eventSource struct {
 	lastID string // what the next request's Last-Event-ID would be
 	retry  int    // milliseconds; -1: never said
 
-	data, name, id string // buffers
+	data     strings.Builder // buffers
+	name, id string
 }
 
 func parseEventStream(stream string) *eventSource {
@@ -54,7 +55,7 @@ func (s *eventSource) line(line string) {
 	case "event":
 		s.name = value
 	case "data":
-		s.data += value + "\n"
+		s.data.WriteString(value + "\n")
 	case "id":
 		if !strings.Contains(value, "\x00") {
 			s.id = value
@@ -68,14 +69,15 @@ func (s *eventSource) line(line string) {
 
 func (s *eventSource) dispatch() {
 	s.lastID = s.id
-	if s.data == "" {
+	if s.data.Len() == 0 {
 		s.name = ""
 		return
 	}
-	event := sseEvent{name: "message", data: strings.TrimSuffix(s.data, "\n"), id: s.lastID}
+	event := sseEvent{name: "message", data: strings.TrimSuffix(s.data.String(), "\n"), id: s.lastID}
 	if s.name != "" {
 		event.name = s.name
 	}
 	s.events = append(s.events, event)
-	s.data, s.name = "", ""
+	s.data.Reset()
+	s.name = ""
 }

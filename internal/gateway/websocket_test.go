@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -384,12 +385,58 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestASubscribeThatWaitsEndsWithTheConnection(t *testing.T) {
+func TestASubscribeThatWaitsDoesNotKeepTheGateway(t *testing.T) {
 	hubs := &stuckHubs{newFakeHubs(), make(chan struct{})}
 	f := newFace(t, Config{})
 	f.Gateway.hubs = hubs
 	c := f.dial(t, "")
 	c.send(`{"type":"subscribe","id":"a","topics":["orders"]}`)
-	<-hubs.asked
-	// Shutdown of the face, which fails when a stream is left, cancels it.
+	<-hubs.asked // and isn't answered
+	ended := make(chan error)
+	go func() { ended <- f.Shutdown(t.Context()) }()
+	c.wantClose(websocket.StatusServiceRestart)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// FuzzClientFrame sends anything at all: it is a frame that makes sense, or an error that names what doesn't.
+func FuzzClientFrame(f *testing.F) {
+	g := newGateway(Config{}, newFakeHubs(), &fakeTopics{}, openAccess(f))
+	for _, s := range []string{
+		`{"type":"subscribe","id":"a","topics":["orders"],"keys":["k"],"types":["t"],"from":"-5m","format":"record","slow":"close"}`,
+		`{"type":"unsubscribe","id":"a"}`, `{"type":"ping"}`, `[]`, `null`, `{"":1}`, `{"type":"subscribe","id":"\u0000","topics":["__x"]}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		frame, err := parseFrame(text)
+		var req request
+		if err == nil && frame.Type == "subscribe" {
+			req, err = frame.request(g, everything(t))
+		}
+		if err != nil {
+			if p := problemOf(err); p.Status < 400 || p.Status >= 500 || p.Detail == "" {
+				t.Errorf("%q: %v became %+v", text, err, p)
+			}
+			return
+		}
+		for _, topic := range req.Topics {
+			if !stream.ValidTopic(topic) || stream.InternalTopic(topic) {
+				t.Errorf("%q: topic %q is let in", text, topic)
+			}
+		}
+		if pong, rest := unframe(t, webSocketFrames{id: frame.id()}.appendType(nil, "pong")); !json.Valid([]byte(pong)) || len(rest) > 0 {
+			t.Errorf("%q is answered with %q", text, pong)
+		}
+	})
+}
+
+func everything(t testing.TB) auth.Grant {
+	t.Helper()
+	grant, err := openAccess(t).Grant(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return grant
 }
