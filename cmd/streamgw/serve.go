@@ -111,6 +111,9 @@ func gatewayConfig(c Config, topics stream.Topics, log *slog.Logger, registry *p
 	}
 }
 
+// readinessTopic is looked up to see whether Kafka answers. Nobody creates it.
+const readinessTopic = "streamgw.readiness"
+
 // onceAnswered returns a check that fails until Kafka has answered for the first time, and never again. When Kafka is
 // away it is so for all replicas: a proxy that took all of them out would answer 503 by itself, and to that an
 // EventSource gives up for good, while the gateway tells it to come back.
@@ -120,7 +123,7 @@ func onceAnswered(topics stream.Topics) func(context.Context) error {
 		if answered.Load() {
 			return nil
 		}
-		_, err := topics.Lookup(ctx, "streamgw.readiness") // that there is no such topic is an answer
+		_, err := topics.Lookup(ctx, readinessTopic) // that there is no such topic is an answer
 		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
 			err = nil
 		}

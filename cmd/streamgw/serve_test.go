@@ -81,14 +81,20 @@ func (p process) code(t *testing.T) int {
 	return exitOK
 }
 
-// startServe runs `streamgw serve` on a broker of one topic and returns its addresses once it is ready.
-func startServe(t *testing.T, env ...string) (p process, public, admin string) {
+// startBroker starts a broker of one topic, which creates others for whoever asks for them and lets it.
+func startBroker(t *testing.T) *devbroker.Broker {
 	t.Helper()
-	broker, err := devbroker.Start(devbroker.Config{Topics: []devbroker.Topic{{Name: "a.b"}}})
+	broker, err := devbroker.Start(devbroker.Config{Topics: []devbroker.Topic{{Name: "a.b"}}, AutoCreate: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = broker.Close() })
+	return broker
+}
+
+// startServe runs `streamgw serve` on a broker and returns its addresses once it is ready.
+func startServe(t *testing.T, broker *devbroker.Broker, env ...string) (p process, public, admin string) {
+	t.Helper()
 	p = startProcess(t, append(env, "STREAMGW_KAFKA_BROKERS="+broker.Addr(), "STREAMGW_AUTH_MODE=none",
 		"STREAMGW_LISTEN=127.0.0.1:0", "STREAMGW_ADMIN_LISTEN=127.0.0.1:0"), "serve")
 	found := p.line(t, `"msg":"streamgw serves".*"listen":"([^"]+)","admin":"([^"]+)"`)
@@ -113,7 +119,7 @@ func until(t *testing.T, what string, holds func() bool) {
 }
 
 func TestStopEndsStreamsFirst(t *testing.T) {
-	p, public, _ := startServe(t)
+	p, public, _ := startServe(t, startBroker(t))
 	resp, err := http.Get(public + "/v1/events?topic=a.b")
 	if err != nil {
 		t.Fatal(err)
@@ -142,8 +148,40 @@ func TestStopEndsStreamsFirst(t *testing.T) {
 	}
 }
 
+func TestNoCommandCreatesATopic(t *testing.T) {
+	broker := startBroker(t)
+	p, public, _ := startServe(t, broker)
+	const topic = "no.such.topic"
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"publish", topic, "x", "--brokers", broker.Addr()}, "there is no topic no.such.topic; create it first"},
+		{[]string{"tail", topic, "--url", public}, "there is no topic no.such.topic"},
+		{[]string{"check", "--auth-mode=none", "--brokers", broker.Addr(), "--topic", topic}, "no.such.topic doesn't exist"},
+	} {
+		if code, _, stderr := run(t, "", tt.args...); code != exitFailure || !strings.Contains(stderr, tt.want) {
+			t.Errorf("streamgw %s ended with %d: %s", tt.args, code, stderr)
+		}
+	}
+	if code, out, stderr := run(t, "", "check", "--auth-mode=none", "--brokers", broker.Addr()); code != exitOK || !strings.Contains(out, "answers, with 1 topic\n") {
+		t.Errorf("check ended with %d: %s%s", code, out, stderr)
+	}
+	for _, name := range []string{topic, readinessTopic} {
+		if broker.Cluster().TopicInfo(name) != nil {
+			t.Errorf("%s has come to be", name)
+		}
+	}
+	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := p.code(t); code != exitOK {
+		t.Errorf("it ended with %d", code)
+	}
+}
+
 func TestSecondSignalStopsAtOnce(t *testing.T) {
-	p, public, admin := startServe(t, "STREAMGW_DRAIN_PERIOD=1h")
+	p, public, admin := startServe(t, startBroker(t), "STREAMGW_DRAIN_PERIOD=1h")
 	slow := make(chan error, 1)
 	go func() { // a request that holds the stop up
 		resp, err := http.Get(admin + "/debug/pprof/profile?seconds=600")
@@ -183,7 +221,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 }
 
 func TestAStopThatTakesTooLongSaysSo(t *testing.T) {
-	p, _, admin := startServe(t, "STREAMGW_DRAIN_PERIOD=200ms")
+	p, _, admin := startServe(t, startBroker(t), "STREAMGW_DRAIN_PERIOD=200ms")
 	go func() {
 		if resp, err := http.Get(admin + "/debug/pprof/profile?seconds=600"); err == nil {
 			resp.Body.Close()
