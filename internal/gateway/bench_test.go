@@ -44,8 +44,9 @@ func BenchmarkPass(b *testing.B) {
 		for id, f := range map[string]frames{"": sse{}, "a": webSocketFrames{id: "a"}} {
 			b.Run(fmt.Sprintf("messages=%d/id=%s", n, id), func(b *testing.B) {
 				g := newGateway(Config{}, newFakeHubs(), &fakeTopics{}, openAccess(b))
-				c := g.newConnection(f, noSink{})
-				feed := newFeed(id, f, []string{"orders"}, "sse", g.metrics)
+				c := g.newConnection("sse", f, noSink{})
+				feed := &feed{id: id, frames: f}
+				feed.count([]string{"orders"}, "sse", g.metrics)
 				sub := &endless{}
 				for i := range n {
 					sub.items = append(sub.items, sharedItem(Formats()[f.format()], strings.Repeat("x", 256), i))

@@ -19,10 +19,11 @@ type sink interface {
 // connection is one client's stream, whatever its transport: the outside of the loop, which waits, and writes what the
 // feeds have written down.
 type connection struct {
-	g      *Gateway
-	frames frames // of what isn't about one feed
-	sink   sink
-	feeds  []*feed
+	g         *Gateway
+	transport string // for the metrics
+	frames    frames // of what isn't about one feed
+	sink      sink
+	feeds     []*feed
 
 	wake     chan struct{}             // of capacity 1: some feed is pending
 	commands chan func() error         // run between two passes; nil but for WebSocket
@@ -37,8 +38,8 @@ var (
 	errOverloaded = stream.Errorf(stream.Overloaded, "there is no memory for what waits to be written; resume on another replica, or later")
 )
 
-func (g *Gateway) newConnection(f frames, s sink) *connection {
-	return &connection{g: g, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}, last: time.Now()}
+func (g *Gateway) newConnection(transport string, f frames, s sink) *connection {
+	return &connection{g: g, transport: transport, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}, last: time.Now()}
 }
 
 // wakeFor returns the [fanout.Request] Wake of a feed.

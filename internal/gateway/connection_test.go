@@ -61,11 +61,11 @@ func startLoop(t *testing.T, cfg Config, f frames) *looped {
 	l.registry = prometheus.NewRegistry()
 	cfg.Metrics = l.registry
 	g := newGateway(cfg, l.hubs, &fakeTopics{}, openAccess(t))
-	l.connection = g.newConnection(f, l.sink)
-	feed := newFeed("", f, []string{"orders"}, "sse", g.metrics)
+	l.connection = g.newConnection("sse", f, l.sink)
+	feed := &feed{frames: f}
 	ctx, cancel := context.WithCancel(t.Context())
 	l.cancel = cancel
-	if err := g.subscribe(ctx, l.connection, feed, request{}); err != nil {
+	if err := g.subscribe(ctx, l.connection, feed, request{Request: fanout.Request{Topics: []string{"orders"}}}); err != nil {
 		t.Fatal(err)
 	}
 	l.sub = l.hubs.sub(0)

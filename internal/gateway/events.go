@@ -28,8 +28,8 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	f, transport := framesFor(req, mediaType)
 	out := newStreamWriter(w, r, g.cfg.WriteTimeout)
-	c := g.newConnection(f, out)
-	feed := newFeed("", f, req.Topics, transport, g.metrics)
+	c := g.newConnection(transport, f, out)
+	feed := &feed{frames: f}
 	if err := g.subscribe(r.Context(), c, feed, req); err != nil {
 		g.refuse(w, r, err)
 		return
@@ -74,8 +74,10 @@ func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req req
 	defer context.AfterFunc(g.draining, cancel)()
 	req.Format = f.frames.format()
 	req.Wake = c.wakeFor(f)
+	f.since = time.Now()
 	var err error
 	if f.sub, err = g.hubs.subscribe(ctx, req.Request); err == nil {
+		f.count(req.Topics, c.transport, g.metrics)
 		return nil
 	}
 	if g.draining.Err() != nil {

@@ -271,10 +271,10 @@ func TestShutdownCutsWhoDoesNotGo(t *testing.T) {
 func TestShutdownDoesNotWaitForKafka(t *testing.T) {
 	hubs := &stuckHubs{newFakeHubs(), make(chan struct{})}
 	g := newGateway(Config{}, hubs, &fakeTopics{}, openAccess(t))
-	c := g.newConnection(sse{}, &fakeSink{})
+	c := g.newConnection("sse", sse{}, &fakeSink{})
 	answer := make(chan error)
 	go func() {
-		answer <- g.subscribe(t.Context(), c, newFeed("", sse{}, []string{"orders"}, "sse", g.metrics), request{})
+		answer <- g.subscribe(t.Context(), c, &feed{frames: sse{}}, request{})
 	}()
 	<-hubs.asked
 	if err := g.Shutdown(t.Context()); err != nil {

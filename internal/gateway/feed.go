@@ -28,12 +28,13 @@ type topicCount struct {
 	counter prometheus.Counter
 }
 
-func newFeed(id string, f frames, topics []string, transport string, m *metrics) *feed {
-	counts := make([]topicCount, len(topics))
+// count prepares the counts of a feed whose subscription is open: then its topics exist, and only those that exist may
+// have metrics, or clients could make up any number of them.
+func (f *feed) count(topics []string, transport string, m *metrics) {
+	f.topics = make([]topicCount, len(topics))
 	for i, t := range topics {
-		counts[i] = topicCount{name: t, counter: m.delivered.WithLabelValues(t, transport)}
+		f.topics[i] = topicCount{name: t, counter: m.delivered.WithLabelValues(t, transport)}
 	}
-	return &feed{id: id, frames: f, since: time.Now(), topics: counts}
 }
 
 // poll polls once and appends what came to out. It returns how many items that were.

@@ -64,11 +64,16 @@ func TestAdminPathsAreNotPublic(t *testing.T) {
 func TestMetricsAreServed(t *testing.T) {
 	f := newFace(t, Config{})
 	checkProblem(t, get(t, f.url+"/v1/events?topic=__x"), 404, "not-found", "topic", "")
+	f.hubs.refusal = stream.Errorf(stream.NotFound, "there is no topic made-up")
+	checkProblem(t, get(t, f.url+"/v1/events?topic=made-up"), 404, "not-found", "topic", "")
 	b, _ := io.ReadAll(get(t, f.admin+"/metrics").Body)
-	for _, want := range []string{`streamgw_refusals_total{problem="not-found"} 1`, "streamgw_delivery_seconds_count 0"} {
+	for _, want := range []string{`streamgw_refusals_total{problem="not-found"} 2`, "streamgw_delivery_seconds_count 0"} {
 		if !strings.Contains(string(b), want) {
 			t.Errorf("no %s in %.2000s", want, b)
 		}
+	}
+	if strings.Contains(string(b), "made-up") {
+		t.Error("a topic that doesn't exist has metrics: clients can make up any number of them")
 	}
 }
 

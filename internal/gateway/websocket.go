@@ -48,11 +48,11 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	s := &webSocketSession{g: g, grant: grant, cancel: cancel}
-	s.c = g.newConnection(webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
+	s.c = g.newConnection("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
 	s.c.commands = make(chan func() error)
 	var own *feed
 	if err == nil && len(req.Topics) > 0 {
-		own = newFeed("", webSocketFrames{record: req.record}, req.Topics, "websocket", g.metrics)
+		own = &feed{frames: webSocketFrames{record: req.record}}
 		err = g.subscribe(ctx, s.c, own, req)
 	}
 	if err != nil {

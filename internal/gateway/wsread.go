@@ -109,7 +109,7 @@ func (s *webSocketSession) subscribe(ctx context.Context, f clientFrame) error {
 	if refusal != nil {
 		return s.refuse(ctx, f, refusal)
 	}
-	feed := newFeed(f.id(), webSocketFrames{record: req.record, id: f.id()}, req.Topics, "websocket", s.g.metrics)
+	feed := &feed{id: f.id(), frames: webSocketFrames{record: req.record, id: f.id()}}
 	if err := s.g.subscribe(ctx, s.c, feed, req); err != nil {
 		return s.refuse(ctx, f, err)
 	}
