@@ -27,7 +27,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f, transport := framesFor(req, mediaType)
-	out := newStreamWriter(w, r, g.cfg.WriteTimeout)
+	out := g.newStreamWriter(w, r)
 	c := g.newConnection(transport, f, out)
 	feed := &feed{frames: f}
 	if err := g.subscribe(r.Context(), c, feed, req); err != nil {
@@ -106,11 +106,12 @@ type streamWriter struct {
 	w       http.ResponseWriter
 	rc      *http.ResponseController
 	timeout time.Duration
+	killed  context.Context // nothing is written once it is done
 	http2   bool
 }
 
-func newStreamWriter(w http.ResponseWriter, r *http.Request, timeout time.Duration) *streamWriter {
-	return &streamWriter{w: w, rc: http.NewResponseController(w), timeout: timeout, http2: r.ProtoMajor >= 2}
+func (g *Gateway) newStreamWriter(w http.ResponseWriter, r *http.Request) *streamWriter {
+	return &streamWriter{w: w, rc: http.NewResponseController(w), timeout: g.cfg.WriteTimeout, killed: g.killed, http2: r.ProtoMajor >= 2}
 }
 
 // open sends the headers with the first write. Nothing between us and the client may hold back, change or keep a stream.
@@ -131,6 +132,9 @@ func (s *streamWriter) write(b []byte) error {
 		if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 			return err
 		}
+		if err := s.killed.Err(); err != nil { // a cut that comes later moves the deadline that was just set
+			return err
+		}
 		if _, err := s.w.Write(b[:n]); err != nil {
 			return err
 		}
@@ -145,7 +149,7 @@ func (s *streamWriter) write(b []byte) error {
 	return nil
 }
 
-// cut makes a write that waits fail, from any goroutine.
+// cut makes a write that waits fail, from any goroutine. killed is done by then, so that none begins anew.
 func (s *streamWriter) cut() {
 	_ = s.rc.SetWriteDeadline(time.Unix(1, 0)) // if the connection is gone already, all the better
 }

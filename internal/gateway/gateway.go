@@ -164,7 +164,6 @@ func (g *Gateway) Shutdown(ctx context.Context) error {
 	}()
 	select {
 	case <-ended:
-		g.kill()
 		return nil
 	case <-ctx.Done():
 	}

@@ -108,7 +108,7 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	g.noteRefusal(r.URL.Path, p, err)
 	retry := g.retry(g.cfg.RetrySpread)
 	if p.passing() && wantsStreamedRefusal(r) {
-		out := newStreamWriter(w, r, g.cfg.WriteTimeout)
+		out := g.newStreamWriter(w, r)
 		out.open(sseType)
 		b := sse{}.appendRestart(nil, retry)
 		_ = out.write(sse{}.appendError(b, "", p)) // the client is gone
