@@ -106,21 +106,15 @@ func decodeRune[S ~string | ~[]byte](s S) (rune, int) {
 	return utf8.DecodeRuneInString(string(s)) // of four bytes at most: the conversion stays on the stack
 }
 
-// appendKey appends the members key and keyEncoding. A key is a string whatever it looks like, so that keys 7 and 07
-// and "7" are told apart and a client needs no cases: text, or base64 when it isn't UTF-8; null when there is none.
+// appendKey appends the members key and keyEncoding: a key stands as a value does, and is null without a keyEncoding when
+// there is none.
 func appendKey(dst, key []byte) []byte {
 	dst = append(dst, `"key":`...)
 	if key == nil {
 		return append(dst, "null"...)
 	}
-	enc := asText
-	if !utf8.Valid(key) {
-		enc = asBase64
-	}
-	dst = appendBytes(dst, key, enc)
-	dst = append(dst, `,"keyEncoding":"`...)
-	dst = append(dst, enc...)
-	return append(dst, '"')
+	enc := encodingOf(key)
+	return appendEncoding(appendBytes(dst, key, enc), "keyEncoding", enc, key)
 }
 
 // appendPlace appends the members topic, partition, offset and timestamp (Unix time in milliseconds).

@@ -53,11 +53,14 @@ func TestRecordKeyAndHeaders(t *testing.T) {
 		headers []stream.Header
 		want    string
 	}{
-		"text":            {[]byte("user-1"), nil, `"key":"user-1","keyEncoding":"text","headers":[]`},
-		"a number's text": {[]byte("07"), nil, `"key":"07","keyEncoding":"text","headers":[]`},
-		"empty":           {[]byte{}, nil, `"key":"","keyEncoding":"text","headers":[]`},
-		"none":            {nil, nil, `"key":null,"headers":[]`},
-		"bytes":           {[]byte{0xff}, nil, `"key":"/w==","keyEncoding":"base64","headers":[]`},
+		"text":        {[]byte("user-1"), nil, `"key":"user-1","keyEncoding":"text","headers":[]`},
+		"a number":    {[]byte("7"), nil, `"key":7,"headers":[]`},
+		"no number":   {[]byte("07"), nil, `"key":"07","keyEncoding":"text","headers":[]`},
+		"an object":   {[]byte(`{"id": 7}`), nil, `"key":{"id": 7},"headers":[]`},
+		"JSON's null": {[]byte("null"), nil, `"key":null,"keyEncoding":"json","headers":[]`},
+		"empty":       {[]byte{}, nil, `"key":"","keyEncoding":"text","headers":[]`},
+		"none":        {nil, nil, `"key":null,"headers":[]`},
+		"bytes":       {[]byte{0xff}, nil, `"key":"/w==","keyEncoding":"base64","headers":[]`},
 		"headers in order, repeated": {
 			nil,
 			[]stream.Header{{Name: "b", Value: []byte("1")}, {Name: "a", Value: nil}, {Name: "b", Value: []byte{}}, {Name: "c", Value: []byte{0x80}}},

@@ -111,7 +111,7 @@ type record struct {
 	Partition     int32
 	Offset        int64
 	Timestamp     int64
-	Key           *string
+	Key           json.RawMessage
 	KeyEncoding   string
 	Headers       [][]*string
 	Value         json.RawMessage
@@ -126,9 +126,7 @@ func checkMembers(t *testing.T, text string, m *stream.Message) (r record) {
 	if r.Topic != asUTF8(m.Topic) || r.Partition != m.Partition || r.Offset != m.Offset || r.Timestamp != m.Timestamp.UnixMilli() {
 		t.Errorf("%+v was %+v", r, m)
 	}
-	if (r.Key == nil) != (m.Key == nil) || r.Key != nil && decode(t, *r.Key, r.KeyEncoding) != string(m.Key) {
-		t.Errorf("key %q became %s", m.Key, text)
-	}
+	checkEmbedded(t, r.Key, r.KeyEncoding, m.Key, text)
 	return r
 }
 
@@ -148,24 +146,30 @@ func checkRecord(t *testing.T, text string, m *stream.Message) {
 	if len(r.Headers) != len(m.Headers) {
 		t.Errorf("%d headers became %d", len(m.Headers), len(r.Headers))
 	}
-	switch r.ValueEncoding {
+	checkEmbedded(t, r.Value, r.ValueEncoding, m.Value, text)
+}
+
+// checkEmbedded checks how a key or a value stands in text: nil as null, JSON as it is, anything else as a string.
+func checkEmbedded(t *testing.T, got json.RawMessage, encoding string, want []byte, text string) {
+	t.Helper()
+	switch encoding {
 	case "json", "":
-		if m.Value == nil {
-			if string(r.Value) != "null" || r.ValueEncoding != "" {
-				t.Errorf("a tombstone became %s", text)
+		if want == nil {
+			if string(got) != "null" || encoding != "" {
+				t.Errorf("null became %s", text)
 			}
 			return
 		}
-		if (r.ValueEncoding == "json") != (string(r.Value) == "null") {
-			t.Errorf("null isn't told from a tombstone: %s", text)
+		if (encoding == "json") != (string(got) == "null") {
+			t.Errorf("JSON's null isn't told from none: %s", text)
 		}
-		if got, want := compact(t, r.Value), compact(t, m.Value); got != want {
-			t.Errorf("value %q became %q", want, got)
+		if got, want := compact(t, got), compact(t, want); got != want {
+			t.Errorf("%q became %q", want, got)
 		}
 	default:
 		var s string
-		if err := json.Unmarshal(r.Value, &s); err != nil || decode(t, s, r.ValueEncoding) != string(m.Value) {
-			t.Errorf("value %q became %s: %v", m.Value, text, err)
+		if err := json.Unmarshal(got, &s); err != nil || decode(t, s, encoding) != string(want) {
+			t.Errorf("%q became %s: %v", want, text, err)
 		}
 	}
 }
