@@ -3,7 +3,9 @@
 package resume
 
 import (
+	"bytes"
 	"math/rand/v2"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -222,4 +224,26 @@ func testBadPositions(t *testing.T, w world) {
 			}
 		})
 	}
+}
+
+// testOtherProducer reads batches that librdkafka has written, which most other languages' clients are made of.
+func testOtherProducer(t *testing.T, w world) {
+	harness.Prepare(t, "need", "kcat", "kcat")
+	topic := w.kafka.NewTopic(1)
+	live := open(t, harness.OverWebSocket, w.a, harness.NewLedger(), "", topic, "from=latest")
+	var n int64
+	for _, codec := range []string{"none", "gzip", "snappy", "lz4", "zstd"} {
+		var lines []byte
+		for range 100 {
+			lines = append(harness.AppendNumber(lines, harness.Number{N: n}, 200), '\n')
+			n++
+		}
+		cmd := exec.Command("kcat", "-P", "-b", w.kafka.Bootstrap, "-t", topic, "-p", "0", "-z", codec, "-X", "linger.ms=50")
+		cmd.Stdin = bytes.NewReader(lines)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("kcat with %s: %v\n%s", codec, err, out)
+		}
+		live.Take(100)
+	}
+	open(t, harness.OverSSE, w.b, harness.NewLedger(), "", topic, "from=earliest").Take(500)
 }

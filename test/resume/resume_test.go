@@ -36,6 +36,7 @@ func TestResume(t *testing.T) {
 		"cut before the first event":            testCutBeforeFirstEvent,
 		"130 partitions":                        test130Partitions,
 		"codecs":                                testCodecs,
+		"batches of another producer":           testOtherProducer,
 		"transaction open at subscribe time":    testOpenTransaction,
 		"transaction aborted":                   testAbortedTransaction,
 		"partition that ends in a marker":       testEndsInMarker,
