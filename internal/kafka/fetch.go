@@ -44,7 +44,17 @@ func (c *Client) fetch(ctx context.Context, b *sarama.Broker, places []place, li
 	for _, p := range places {
 		request.AddBlock(p.topic, p.partition, p.offset, limits.partition, p.epoch)
 	}
-	response, err := aside(ctx, c, b, func(b *sarama.Broker) (*sarama.FetchResponse, error) { return b.Fetch(request) })
+	var damage error // of the answer, after which the connection is as good as before
+	response, err := aside(ctx, c, b, func(b *sarama.Broker) (*sarama.FetchResponse, error) {
+		response, err := b.Fetch(request)
+		if unreadable(err) {
+			damage, err = err, nil
+		}
+		return response, err
+	})
+	if err == nil {
+		err = damage
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch from %s: %w", b.Addr(), err)
 	}

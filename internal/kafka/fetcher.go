@@ -285,7 +285,7 @@ func (f *fetcher) handle(ctx context.Context, parts []*part, response *sarama.Fe
 	var order []*reading
 	got := map[*reading][]delivery{}
 	for _, p := range parts {
-		if p.asked < 0 {
+		if p.asked < 0 || !p.checked {
 			continue
 		}
 		block := response.GetBlock(p.reading.topic, p.partition)

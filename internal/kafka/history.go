@@ -130,6 +130,7 @@ type historyRead struct {
 	req      stream.HistoryRequest
 	turn     int
 	alone    bool          // ask for one range at a time: together none has moved
+	damaged  bool          // ask for one batch at a time: there is one that can't be read
 	silences map[int32]int // by partition: answers to a request of it alone that had nothing at all
 }
 
@@ -149,18 +150,24 @@ func (h *historyRead) attempt(ctx context.Context) ([]stream.PartBatch, error) {
 	}
 	if !h.alone {
 		parts, err := h.askLeaders(ctx, md, h.req.Ranges)
-		h.alone = err == nil && len(parts) == 0
-		if err != nil || len(parts) > 0 {
-			return parts, err
-		}
-	}
-	for _, r := range h.req.Ranges {
-		if parts, err := h.askLeaders(ctx, md, []stream.Range{r}); err != nil || len(parts) > 0 {
+		h.damaged = unreadable(err)
+		h.alone = h.damaged || err == nil && len(parts) == 0
+		if !h.alone {
 			return parts, err
 		}
 	}
 	first := h.req.Ranges[0]
-	return nil, stream.Errorf(stream.Unavailable, "Kafka has nothing of %s from offset %d of partition %d on", h.req.Topic, first.From, first.Partition)
+	failure := error(stream.Errorf(stream.Unavailable, "Kafka has nothing of %s from offset %d of partition %d on", h.req.Topic, first.From, first.Partition))
+	for _, r := range h.req.Ranges {
+		parts, err := h.askLeaders(ctx, md, []stream.Range{r})
+		if final(err) || len(parts) > 0 {
+			return parts, err
+		}
+		if err != nil {
+			failure = err
+		}
+	}
+	return nil, failure
 }
 
 // askLeaders asks the leaders of ranges, all at once. What some have said counts though others have failed.
@@ -175,6 +182,9 @@ func (h *historyRead) askLeaders(ctx context.Context, md topicMetadata, ranges [
 	}
 	answers := make(chan answer, len(byLeader))
 	share := min(max(h.req.MaxBytes/2/int64(len(byLeader)), leastFetch), mostFetch)
+	if h.damaged {
+		share = 1
+	}
 	for leader, led := range byLeader {
 		if leader < 0 {
 			answers <- answer{err: stream.Errorf(stream.Unavailable, "partition %d of %s can't be read now", led[0].Partition, h.req.Topic)}

@@ -6,186 +6,125 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// follower is a Read that is under way, and what it has emitted. It checks of each batch what holds for all.
-type follower struct {
-	b      *bench
+// Seen is what a Read has emitted so far.
+type Seen struct {
+	Starts   []stream.Start
+	Messages []stream.Message // since the last start, in the order they came
+	Gaps     []stream.Gap
+	Next     []int64 // where it stands, by partition
+	Waiting  bool    // an emit waits, see Pause
+}
+
+// Follower is a Read that is under way. It checks of each batch what holds for all.
+type Follower struct {
+	t      *testing.T
 	topic  string
 	cancel context.CancelFunc
 	done   chan struct{} // closed when Read has returned; then err holds what
 
 	emitting atomic.Int32
 
-	mu       sync.Mutex // guards what follows
-	changed  chan struct{}
-	hold     chan struct{} // non-nil: emit waits until it is closed
-	held     bool          // it does
-	starts   []stream.Start
-	messages []stream.Message // since the last start
-	gaps     []stream.Gap
-	next     []int64
-	wrong    string
-	err      error
+	mu      sync.Mutex // guards what follows
+	changed chan struct{}
+	hold    chan struct{} // non-nil: emit waits until it is closed
+	seen    Seen
+	wrong   string
+	err     error
 }
 
-// follow begins to read a topic and returns once the source has said where it stands.
-func (b *bench) follow(topic string) *follower {
-	b.Helper()
-	f := b.read(topic)
-	f.await("the start", func() bool { return len(f.starts) > 0 })
-	return f
-}
-
-// read begins to read a topic.
-func (b *bench) read(topic string) *follower {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(b.ctx))
-	f := &follower{b: b, topic: topic, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
+// Follow begins to read a topic and returns once the source has said where it stands. It ends with the test.
+func Follow(t *testing.T, source stream.Source, topic string) *Follower {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	f := &Follower{t: t, topic: topic, cancel: cancel, done: make(chan struct{}), changed: make(chan struct{})}
 	go func() {
 		defer close(f.done)
-		err := b.Source.Read(ctx, topic, f.emit)
+		err := source.Read(ctx, topic, f.emit)
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.err = err
 		f.tellLocked()
 	}()
-	b.Cleanup(f.stop)
+	t.Cleanup(func() { f.Stop() })
+	f.Await("the start", func(s *Seen) bool { return len(s.Starts) > 0 })
 	return f
 }
 
-// stop ends the Read and waits for its return.
-func (f *follower) stop() {
+// Done is closed when Read has returned.
+func (f *Follower) Done() <-chan struct{} { return f.done }
+
+// Stop ends the Read and returns what it returns.
+func (f *Follower) Stop() error {
 	f.cancel()
 	select {
 	case <-f.done:
+		return f.err
 	case <-time.After(patience):
-		f.b.Errorf("Read of %s doesn't return when its context has ended", f.topic)
+		f.t.Errorf("Read of %s doesn't return when its context has ended", f.topic)
+		return nil
 	}
 }
 
-func (f *follower) emit(batch stream.Batch) {
-	if f.emitting.Add(1) > 1 {
-		f.fail("emit is called by two goroutines at once")
-	}
-	defer f.emitting.Add(-1)
+// Seen returns what was emitted so far.
+func (f *Follower) Seen() Seen {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if hold := f.hold; hold != nil {
-		f.held = true
-		f.tellLocked()
-		f.mu.Unlock()
-		<-hold
-		f.mu.Lock()
-		f.held = false
-	}
-	if batch.Start != nil {
-		f.starts = append(f.starts, *batch.Start)
-		f.messages, f.next = nil, slices.Clone(batch.Start.Next)
-		if len(batch.Start.Begin) != len(batch.Start.Next) {
-			f.failLocked("the start has %d begins and %d nexts", len(batch.Start.Begin), len(batch.Start.Next))
-		}
-	} else if len(f.starts) == 0 {
-		f.failLocked("the first batch has no start")
-	}
-	for i := range batch.Parts {
-		f.takeLocked(&batch.Parts[i])
-	}
-	f.tellLocked()
+	return f.seenLocked()
 }
 
-func (f *follower) takeLocked(part *stream.PartBatch) {
-	p := int(part.Partition)
-	for p >= len(f.next) { // the topic has grown
-		f.next = append(f.next, 0)
-	}
-	at := &f.next[p]
-	if gap := part.Gap; gap != nil {
-		if gap.From != *at || gap.Topic != f.topic || gap.Partition != part.Partition {
-			f.failLocked("gap %+v at offset %d of partition %d", *gap, *at, p)
-		}
-		f.gaps = append(f.gaps, *gap)
-		*at = gap.To
-	}
-	for _, m := range part.Messages {
-		if m.Offset < *at || m.Partition != part.Partition || m.Topic != f.topic {
-			f.failLocked("message %s/%d/%d where %s/%d/%d or a later one comes next", m.Topic, m.Partition, m.Offset, f.topic, p, *at)
-		}
-		*at = m.Offset + 1
-		f.messages = append(f.messages, m)
-	}
-	if part.Next < *at {
-		f.failLocked("partition %d goes on at %d, though it stood at %d", p, part.Next, *at)
-	}
-	*at = part.Next
+func (f *Follower) seenLocked() Seen {
+	s := f.seen
+	s.Next = slices.Clone(s.Next)
+	return s
 }
 
-func (f *follower) fail(format string, args ...any) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.failLocked(format, args...)
-}
-
-func (f *follower) failLocked(format string, args ...any) {
-	if f.wrong == "" {
-		f.wrong = fmt.Sprintf(format, args...)
-	}
-	f.tellLocked()
-}
-
-func (f *follower) tellLocked() {
-	close(f.changed)
-	f.changed = make(chan struct{})
-}
-
-// await waits until what the follower has seen fulfils a condition, which is called with its lock held.
-func (f *follower) await(what string, fulfilled func() bool) {
-	f.b.Helper()
+// Await waits until what was emitted fulfils a condition, and returns it.
+func (f *Follower) Await(what string, fulfilled func(*Seen) bool) Seen {
+	f.t.Helper()
 	timeout := time.After(patience)
 	for {
 		f.mu.Lock()
-		wrong, err, ok, changed := f.wrong, f.err, fulfilled(), f.changed
-		summary := fmt.Sprintf("%d starts, %d messages, gaps %v, next %.200s", len(f.starts), len(f.messages), f.gaps, fmt.Sprint(f.next))
+		wrong, err, seen, changed := f.wrong, f.err, f.seenLocked(), f.changed
 		f.mu.Unlock()
 		switch {
 		case wrong != "":
-			f.b.Fatalf("waiting for %s: %s", what, wrong)
-		case ok:
-			return
+			f.t.Fatalf("waiting for %s: %s", what, wrong)
+		case fulfilled(&seen):
+			return seen
 		case err != nil:
-			f.b.Fatalf("waiting for %s: Read returned %v", what, err)
+			f.t.Fatalf("waiting for %s: Read returned %v", what, err)
 		}
 		select {
 		case <-changed:
 		case <-timeout:
-			f.b.Fatalf("%s didn't come within %v; came: %s", what, patience, summary)
+			f.t.Fatalf("%s didn't come within %v; came: %d starts, %d messages, gaps %v, next %.200s",
+				what, patience, len(seen.Starts), len(seen.Messages), seen.Gaps, fmt.Sprint(seen.Next))
 		}
 	}
 }
 
-// awaitMessages waits for so many messages since the last start, and returns those.
-func (f *follower) awaitMessages(n int) []stream.Message {
-	f.b.Helper()
-	var ms []stream.Message
-	f.await(fmt.Sprintf("%d messages", n), func() bool {
-		ms = slices.Clone(f.messages)
-		return len(ms) >= n
-	})
-	return ms
+// AwaitMessages waits for so many messages since the last start, and returns those.
+func (f *Follower) AwaitMessages(n int) []stream.Message {
+	f.t.Helper()
+	return slices.Clone(f.Await(fmt.Sprintf("%d messages", n), func(s *Seen) bool { return len(s.Messages) >= n }).Messages)
 }
 
-// awaitNext waits until the follower stands at an offset of a partition, or beyond.
-func (f *follower) awaitNext(partition int, next int64) {
-	f.b.Helper()
-	f.await(fmt.Sprintf("offset %d of partition %d", next, partition), func() bool {
-		return partition < len(f.next) && f.next[partition] >= next
+// AwaitNext waits until the Read stands at an offset of a partition, or beyond.
+func (f *Follower) AwaitNext(partition int, next int64) {
+	f.t.Helper()
+	f.Await(fmt.Sprintf("offset %d of partition %d", next, partition), func(s *Seen) bool {
+		return partition < len(s.Next) && s.Next[partition] >= next
 	})
 }
 
-// pause makes the next emit wait, until resume is called. The source stands still meanwhile.
-func (f *follower) pause() (resume func()) {
+// Pause makes the next emit wait, until resume is called. What reads for it stands still meanwhile.
+func (f *Follower) Pause() (resume func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	hold := make(chan struct{})
@@ -196,13 +135,74 @@ func (f *follower) pause() (resume func()) {
 		f.mu.Unlock()
 		close(hold)
 	})
-	f.b.Cleanup(resume)
+	f.t.Cleanup(resume)
 	return resume
 }
 
-// state returns what was seen so far.
-func (f *follower) state() (starts []stream.Start, gaps []stream.Gap, next []int64) {
+func (f *Follower) emit(batch stream.Batch) {
+	alone := f.emitting.Add(1) == 1
+	defer f.emitting.Add(-1)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Clone(f.starts), slices.Clone(f.gaps), slices.Clone(f.next)
+	if !alone {
+		f.failLocked("emit is called by two goroutines at once")
+	}
+	if hold := f.hold; hold != nil {
+		f.seen.Waiting = true
+		f.tellLocked()
+		f.mu.Unlock()
+		<-hold
+		f.mu.Lock()
+		f.seen.Waiting = false
+	}
+	if batch.Start != nil {
+		f.seen.Starts = append(f.seen.Starts, *batch.Start)
+		f.seen.Messages, f.seen.Next = nil, slices.Clone(batch.Start.Next)
+		if len(batch.Start.Begin) != len(batch.Start.Next) {
+			f.failLocked("the start has %d begins and %d nexts", len(batch.Start.Begin), len(batch.Start.Next))
+		}
+	} else if len(f.seen.Starts) == 0 {
+		f.failLocked("the first batch has no start")
+	}
+	for i := range batch.Parts {
+		f.takeLocked(&batch.Parts[i])
+	}
+	f.tellLocked()
+}
+
+func (f *Follower) takeLocked(part *stream.PartBatch) {
+	p := int(part.Partition)
+	for p >= len(f.seen.Next) { // the topic has grown
+		f.seen.Next = append(f.seen.Next, 0)
+	}
+	at := &f.seen.Next[p]
+	if gap := part.Gap; gap != nil {
+		if gap.From != *at || gap.Topic != f.topic || gap.Partition != part.Partition {
+			f.failLocked("gap %+v at offset %d of partition %d", *gap, *at, p)
+		}
+		f.seen.Gaps = append(f.seen.Gaps, *gap)
+		*at = gap.To
+	}
+	for _, m := range part.Messages {
+		if m.Offset < *at || m.Partition != part.Partition || m.Topic != f.topic {
+			f.failLocked("message %s/%d/%d where %s/%d/%d or a later one comes next", m.Topic, m.Partition, m.Offset, f.topic, p, *at)
+		}
+		*at = m.Offset + 1
+		f.seen.Messages = append(f.seen.Messages, m)
+	}
+	if part.Next < *at {
+		f.failLocked("partition %d goes on at %d, though it stood at %d", p, part.Next, *at)
+	}
+	*at = part.Next
+}
+
+func (f *Follower) failLocked(format string, args ...any) {
+	if f.wrong == "" {
+		f.wrong = fmt.Sprintf(format, args...)
+	}
+}
+
+func (f *Follower) tellLocked() {
+	close(f.changed)
+	f.changed = make(chan struct{})
 }

@@ -46,40 +46,39 @@ func TestSource(t *testing.T, env Env) {
 
 func sourceBeginsAtTheEnd(b *bench) {
 	topic := b.topic(2, nil)
-	b.produce(records(topic, 0, 0, 5)...)
+	b.produce(Records(topic, 0, 0, 5)...)
 	f := b.follow(topic)
-	starts, _, _ := f.state()
-	if s := starts[0]; !slices.Equal(s.Begin, []int64{0, 0}) || !slices.Equal(s.Next, []int64{5, 0}) {
+	if s := f.Seen().Starts[0]; !slices.Equal(s.Begin, []int64{0, 0}) || !slices.Equal(s.Next, []int64{5, 0}) {
 		b.Fatalf("the start is %+v, want begin 0 0 and next 5 0", s)
 	}
-	want := b.produce(records(topic, 0, 5, 8)...)
-	b.same("after the start", f.awaitMessages(3), want)
-	f.awaitNext(0, 8)
+	want := b.produce(Records(topic, 0, 5, 8)...)
+	b.same("after the start", f.AwaitMessages(3), want)
+	f.AwaitNext(0, 8)
 }
 
 func sourceMissesNothingAfterStart(b *bench) {
 	topic := b.topic(3, nil)
 	for i := range 20 {
 		f := b.follow(topic)
-		want := b.produce(records(topic, int32(i%3), i, i+1)...)
-		b.same(fmt.Sprint("reader ", i), f.awaitMessages(1), want)
-		f.stop()
+		want := b.produce(Records(topic, int32(i%3), i, i+1)...)
+		b.same(fmt.Sprint("reader ", i), f.AwaitMessages(1), want)
+		f.Stop()
 	}
 }
 
 func sourceReadsTwice(b *bench) {
 	topic := b.topic(2, nil)
 	first := b.follow(topic)
-	early := b.produce(records(topic, 0, 0, 10)...)
+	early := b.produce(Records(topic, 0, 0, 10)...)
 	second := b.follow(topic)
 	third := b.follow(topic)
-	late := b.produce(records(topic, 0, 10, 30)...)
-	b.same("the first", first.awaitMessages(30), slices.Concat(early, late))
-	b.same("the second", second.awaitMessages(20), late)
-	b.same("the third", third.awaitMessages(20), late)
-	first.stop()
-	more := b.produce(records(topic, 0, 30, 40)...)
-	b.same("the second, alone", second.awaitMessages(30), slices.Concat(late, more))
+	late := b.produce(Records(topic, 0, 10, 30)...)
+	b.same("the first", first.AwaitMessages(30), slices.Concat(early, late))
+	b.same("the second", second.AwaitMessages(20), late)
+	b.same("the third", third.AwaitMessages(20), late)
+	first.Stop()
+	more := b.produce(Records(topic, 0, 30, 40)...)
+	b.same("the second, alone", second.AwaitMessages(30), slices.Concat(late, more))
 }
 
 func sourceAwkwardRecords(b *bench) {
@@ -87,15 +86,15 @@ func sourceAwkwardRecords(b *bench) {
 	f := b.follow(topic)
 	rs := awkward(topic)
 	want := b.produce(rs...)
-	b.same("live", f.awaitMessages(len(rs)), want)
+	b.same("live", f.AwaitMessages(len(rs)), want)
 }
 
 func sourceCodec(b *bench, codec string) {
 	topic := b.topic(2, nil)
 	f := b.follow(topic)
-	want := b.compress(codec, records(topic, 1, 0, 500)...)
-	b.same(codec, f.awaitMessages(500), want)
-	f.awaitNext(1, 500)
+	want := b.compress(codec, Records(topic, 1, 0, 500)...)
+	b.same(codec, f.AwaitMessages(500), want)
+	f.AwaitNext(1, 500)
 }
 
 func sourceManyPartitions(b *bench) {
@@ -104,10 +103,10 @@ func sourceManyPartitions(b *bench) {
 	f := b.follow(topic)
 	var rs []stream.Record
 	for p := range int32(partitions) {
-		rs = append(rs, records(topic, p, 0, 3)...)
+		rs = append(rs, Records(topic, p, 0, 3)...)
 	}
 	want := b.produce(rs...)
-	got := f.awaitMessages(3 * partitions)
+	got := f.AwaitMessages(3 * partitions)
 	slices.SortFunc(got, inOrder)
 	slices.SortFunc(want, inOrder)
 	b.same("all partitions", got, want)
@@ -126,10 +125,10 @@ func sourceOrder(b *bench) {
 	var want []stream.Message
 	for i := range 40 {
 		for p := range int32(3) {
-			want = append(want, b.produce(records(topic, p, 5*i, 5*i+1+rand.IntN(5))...)...)
+			want = append(want, b.produce(Records(topic, p, 5*i, 5*i+1+rand.IntN(5))...)...)
 		}
 	}
-	got := f.awaitMessages(len(want))
+	got := f.AwaitMessages(len(want))
 	slices.SortStableFunc(got, func(a, b stream.Message) int { return int(a.Partition - b.Partition) })
 	slices.SortFunc(want, inOrder)
 	b.same("by partition", got, want)
@@ -137,20 +136,19 @@ func sourceOrder(b *bench) {
 
 func sourceOpenTransaction(b *bench) {
 	topic := b.topic(2, nil)
-	before := b.produce(records(topic, 0, 0, 3)...)
+	before := b.produce(Records(topic, 0, 0, 3)...)
 	tx, err := b.Cluster.Begin(b.ctx)
 	b.must(err)
-	rs := records(topic, 0, 3, 6)
+	rs := Records(topic, 0, 3, 6)
 	offsets, err := tx.Produce(b.ctx, rs...)
 	b.must(err)
 	f := b.follow(topic)
-	starts, _, _ := f.state()
-	if next := starts[0].Next[0]; next != int64(len(before)) {
+	if next := f.Seen().Starts[0].Next[0]; next != int64(len(before)) {
 		b.Fatalf("the start is at %d, want %d, where the open transaction begins", next, len(before))
 	}
-	after := b.produce(records(topic, 0, 6, 8)...)
+	after := b.produce(Records(topic, 0, 6, 8)...)
 	b.must(tx.Commit(b.ctx))
-	b.same("once committed", f.awaitMessages(5), slices.Concat(messages(rs, offsets), after))
+	b.same("once committed", f.AwaitMessages(5), slices.Concat(Messages(rs, offsets), after))
 }
 
 func sourceAbortedTransaction(b *bench) {
@@ -160,20 +158,20 @@ func sourceAbortedTransaction(b *bench) {
 	for i := range 3 {
 		aborted, err := b.Cluster.Begin(b.ctx)
 		b.must(err)
-		_, err = aborted.Produce(b.ctx, records(topic, 0, 1000, 1010)...)
+		_, err = aborted.Produce(b.ctx, Records(topic, 0, 1000, 1010)...)
 		b.must(err)
-		between := b.produce(records(topic, 0, 10*i, 10*i+3)...)
+		between := b.produce(Records(topic, 0, 10*i, 10*i+3)...)
 		committed, err := b.Cluster.Begin(b.ctx)
 		b.must(err)
-		rs := records(topic, 0, 10*i+3, 10*i+6)
+		rs := Records(topic, 0, 10*i+3, 10*i+6)
 		offsets, err := committed.Produce(b.ctx, rs...)
 		b.must(err)
 		b.must(aborted.Abort(b.ctx))
 		b.must(committed.Commit(b.ctx))
-		want = slices.Concat(want, between, messages(rs, offsets))
+		want = slices.Concat(want, between, Messages(rs, offsets))
 	}
-	want = append(want, b.produce(records(topic, 0, 100, 101)...)...)
-	b.same("what wasn't aborted", f.awaitMessages(len(want)), want)
+	want = append(want, b.produce(Records(topic, 0, 100, 101)...)...)
+	b.same("what wasn't aborted", f.AwaitMessages(len(want)), want)
 }
 
 func sourceEndsInMarker(b *bench) {
@@ -185,16 +183,15 @@ func sourceEndsInMarker(b *bench) {
 	} {
 		tx, err := b.Cluster.Begin(b.ctx)
 		b.must(err)
-		offsets, err := tx.Produce(b.ctx, records(topic, 0, 0, 4)...)
+		offsets, err := tx.Produce(b.ctx, Records(topic, 0, 0, 4)...)
 		b.must(err)
 		b.must(end(tx))
-		f.awaitNext(0, offsets[3]+2) // beyond the marker
-		if f.awaitMessages(4); i == 1 && len(f.awaitMessages(4)) != 4 {
+		f.AwaitNext(0, offsets[3]+2) // beyond the marker
+		if f.AwaitMessages(4); i == 1 && len(f.AwaitMessages(4)) != 4 {
 			b.Fatal("messages of an aborted transaction were read")
 		}
 	}
-	_, gaps, _ := f.state()
-	if len(gaps) > 0 {
+	if gaps := f.Seen().Gaps; len(gaps) > 0 {
 		b.Fatalf("holes are told as gaps: %+v", gaps)
 	}
 }
@@ -204,84 +201,84 @@ func sourceIdle(b *bench) {
 	f := b.follow(topic)
 	select {
 	case <-time.After(2 * time.Second): // longer than a broker holds a request that finds nothing
-	case <-f.done:
+	case <-f.Done():
 		b.Fatal("Read ended")
 	}
-	want := b.produce(records(topic, 1, 0, 2)...)
-	b.same("after idling", f.awaitMessages(2), want)
+	want := b.produce(Records(topic, 1, 0, 2)...)
+	b.same("after idling", f.AwaitMessages(2), want)
 }
 
 func sourceAddedPartition(b *bench) {
 	topic := b.topic(1, nil)
 	f := b.follow(topic)
-	first := b.produce(records(topic, 0, 0, 2)...)
+	first := b.produce(Records(topic, 0, 0, 2)...)
 	b.must(b.Cluster.AddPartitions(b.ctx, topic, 3))
-	second := b.produce(records(topic, 2, 0, 5)...)
-	got := f.awaitMessages(7)
+	second := b.produce(Records(topic, 2, 0, 5)...)
+	got := f.AwaitMessages(7)
 	slices.SortFunc(got, inOrder)
 	b.same("of both", got, slices.Concat(first, second))
-	if starts, gaps, _ := f.state(); len(starts) != 1 || len(gaps) != 0 {
-		b.Fatalf("a partition that was added came with starts %+v and gaps %+v", starts, gaps)
+	if s := f.Seen(); len(s.Starts) != 1 || len(s.Gaps) != 0 {
+		b.Fatalf("a partition that was added came with starts %+v and gaps %+v", s.Starts, s.Gaps)
 	}
 }
 
 func sourceRetention(b *bench) {
 	topic := b.topic(2, nil)
 	f := b.follow(topic)
-	resume := f.pause()
-	b.produce(records(topic, 0, 0, 1)...)
-	f.await("the pause", func() bool { return f.held })
-	rest := b.produce(records(topic, 0, 1, 20)...)
+	resume := f.Pause()
+	b.produce(Records(topic, 0, 0, 1)...)
+	f.Await("the pause", func(s *Seen) bool { return s.Waiting })
+	rest := b.produce(Records(topic, 0, 1, 20)...)
 	b.must(b.Cluster.DeleteRecords(b.ctx, topic, 0, 15))
 	resume()
-	f.awaitNext(0, 20)
-	_, gaps, _ := f.state()
+	f.AwaitNext(0, 20)
+	gaps := f.Seen().Gaps
 	if len(gaps) != 1 {
 		b.Fatalf("gaps: %+v, want one up to 15", gaps)
 	}
 	if g := gaps[0]; g.Reason != stream.GapRetention || g.To != 15 || g.From < 1 {
 		b.Fatalf("gap: %+v, want one by retention up to 15", g)
 	}
-	got := f.awaitMessages(5)
+	got := f.AwaitMessages(5)
 	b.same("after the gap", got[len(got)-5:], rest[len(rest)-5:])
 }
 
 func sourceRecreated(b *bench) {
 	topic := b.topic(2, nil)
 	f := b.follow(topic)
-	b.produce(records(topic, 0, 0, 10)...)
-	f.awaitNext(0, 10)
+	b.produce(Records(topic, 0, 0, 10)...)
+	f.AwaitNext(0, 10)
 	b.must(b.Cluster.DeleteTopic(b.ctx, topic))
 	b.create(topic, 2, nil)
-	b.wantAnew(f, 2, b.produce(records(topic, 0, 100, 104)...))
+	b.wantAnew(f, 2, b.produce(Records(topic, 0, 100, 104)...))
 }
 
 func sourceRecreatedLonger(b *bench) {
 	topic := b.topic(1, nil)
 	f := b.follow(topic)
-	b.produce(records(topic, 0, 0, 3)...)
-	f.awaitNext(0, 3)
+	b.produce(Records(topic, 0, 0, 3)...)
+	f.AwaitNext(0, 3)
 	b.must(b.Cluster.DeleteTopic(b.ctx, topic))
 	b.create(topic, 1, nil)
-	b.wantAnew(f, 1, b.produce(records(topic, 0, 100, 150)...))
+	b.wantAnew(f, 1, b.produce(Records(topic, 0, 100, 150)...))
 }
 
 func sourceRecreatedWider(b *bench) {
 	topic := b.topic(1, nil)
 	f := b.follow(topic)
-	b.produce(records(topic, 0, 0, 3)...)
-	f.awaitNext(0, 3)
+	b.produce(Records(topic, 0, 0, 3)...)
+	f.AwaitNext(0, 3)
 	b.must(b.Cluster.DeleteTopic(b.ctx, topic))
 	b.create(topic, 4, nil)
-	b.wantAnew(f, 4, b.produce(records(topic, 3, 100, 110)...))
+	b.wantAnew(f, 4, b.produce(Records(topic, 3, 100, 110)...))
 }
 
 // wantAnew fails the test unless the follower starts once more, in another topic of the same name, at its start.
-func (b *bench) wantAnew(f *follower, partitions int, want []stream.Message) {
+func (b *bench) wantAnew(f *Follower, partitions int, want []stream.Message) {
 	b.Helper()
-	f.await("a new start", func() bool { return len(f.starts) > 1 })
-	b.same("of the new topic", f.awaitMessages(len(want)), want)
-	starts, gaps, _ := f.state()
+	f.Await("a new start", func(s *Seen) bool { return len(s.Starts) > 1 })
+	b.same("of the new topic", f.AwaitMessages(len(want)), want)
+	starts, gaps := f.Seen().Starts, f.Seen().Gaps
 	was, is := starts[0], starts[1]
 	zeros := make([]int64, partitions)
 	switch {
@@ -297,8 +294,8 @@ func (b *bench) wantAnew(f *follower, partitions int, want []stream.Message) {
 func sourceDeleted(b *bench) {
 	topic := b.topic(2, nil)
 	f := b.follow(topic)
-	b.produce(records(topic, 0, 0, 3)...)
-	f.awaitNext(0, 3)
+	b.produce(Records(topic, 0, 0, 3)...)
+	f.AwaitNext(0, 3)
 	b.must(b.Cluster.DeleteTopic(b.ctx, topic))
 	const longerThanARefresh = 5 * time.Second
 	ctx, cancel := context.WithTimeout(b.ctx, longerThanARefresh)
@@ -308,14 +305,14 @@ func sourceDeleted(b *bench) {
 			b.Fatal("a topic that was deleted has come back because it is read")
 		}
 		select {
-		case <-f.done:
-			b.Fatalf("Read ended with %v, though its context hasn't", f.err)
+		case <-f.Done():
+			b.Fatalf("Read ended with %v, though its context hasn't", f.Stop())
 		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
-	if starts, gaps, _ := f.state(); len(starts) != 1 || len(gaps) != 0 {
-		b.Fatalf("a topic that is gone gave starts %+v and gaps %+v", starts, gaps)
+	if s := f.Seen(); len(s.Starts) != 1 || len(s.Gaps) != 0 {
+		b.Fatalf("a topic that is gone gave starts %+v and gaps %+v", s.Starts, s.Gaps)
 	}
 }
 
@@ -347,28 +344,22 @@ func (b *bench) wantNoTopic(topic string) {
 func sourceEnds(b *bench) {
 	topic := b.topic(1, nil)
 	f := b.follow(topic)
-	b.produce(records(topic, 0, 0, 1)...)
-	f.awaitMessages(1)
+	b.produce(Records(topic, 0, 0, 1)...)
+	f.AwaitMessages(1)
 	begun := time.Now()
-	f.stop()
+	err := f.Stop()
 	if took := time.Since(begun); took > time.Second {
 		b.Errorf("Read returned %v after its context ended", took)
 	}
-	if !errors.Is(f.err, context.Canceled) {
-		b.Errorf("Read returned %v, want the context's error", f.err)
+	if !errors.Is(err, context.Canceled) {
+		b.Errorf("Read returned %v, want the context's error", err)
 	}
 	other := b.follow(topic)
-	b.produce(records(topic, 0, 1, 2)...)
-	other.awaitMessages(1)
-	if got := f.awaitedMessages(); got != 1 {
+	b.produce(Records(topic, 0, 1, 2)...)
+	other.AwaitMessages(1)
+	if got := len(f.Seen().Messages); got != 1 {
 		b.Errorf("emit was called after Read returned: %d messages", got)
 	}
-}
-
-func (f *follower) awaitedMessages() int {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return len(f.messages)
 }
 
 func sourceLargeRecords(b *bench) {
@@ -381,7 +372,7 @@ func sourceLargeRecords(b *bench) {
 	for p := range int32(partitions) {
 		work.Go(func() {
 			for i := range rounds {
-				rs := records(topic, p, 10*i, 10*i+10)
+				rs := Records(topic, p, 10*i, 10*i+10)
 				if p == 0 {
 					rs = awkward(topic)
 				}
@@ -390,13 +381,13 @@ func sourceLargeRecords(b *bench) {
 					b.Error(err)
 					return
 				}
-				want[p] = append(want[p], messages(rs, offsets)...)
+				want[p] = append(want[p], Messages(rs, offsets)...)
 			}
 		})
 	}
 	work.Wait()
 	total := slices.Concat(want...)
-	got := f.awaitMessages(len(total))
+	got := f.AwaitMessages(len(total))
 	slices.SortStableFunc(got, func(a, b stream.Message) int { return int(a.Partition - b.Partition) })
 	b.same("all", got, total)
 }

@@ -82,6 +82,12 @@ func cases(t *testing.T, env Env, tests map[string]func(*bench)) {
 	}
 }
 
+// follow follows a topic of the source.
+func (b *bench) follow(topic string) *Follower {
+	b.Helper()
+	return Follow(b.T, b.Source, topic)
+}
+
 // topic creates a topic.
 func (b *bench) topic(partitions int, configs map[string]string) string {
 	b.Helper()
@@ -103,8 +109,8 @@ func (b *bench) must(err error) {
 	}
 }
 
-// records returns so many records for one partition, whose values say which is which.
-func records(topic string, partition int32, from, to int) []stream.Record {
+// Records returns so many records for one partition, whose values say which is which.
+func Records(topic string, partition int32, from, to int) []stream.Record {
 	var rs []stream.Record
 	now := time.Now().UTC().Truncate(time.Millisecond) // not so old that retention takes them
 	for i := from; i < to; i++ {
@@ -128,10 +134,11 @@ func (b *bench) compress(codec string, rs ...stream.Record) []stream.Message {
 	b.Helper()
 	offsets, err := b.Cluster.Produce(b.ctx, codec, rs...)
 	b.must(err)
-	return messages(rs, offsets)
+	return Messages(rs, offsets)
 }
 
-func messages(rs []stream.Record, offsets []int64) []stream.Message {
+// Messages returns what is to be read of records that were written at offsets.
+func Messages(rs []stream.Record, offsets []int64) []stream.Message {
 	ms := make([]stream.Message, len(rs))
 	for i, r := range rs {
 		ms[i] = stream.Message{
@@ -142,17 +149,22 @@ func messages(rs []stream.Record, offsets []int64) []stream.Message {
 	return ms
 }
 
-// same fails the test unless both are the same messages, with nil and empty told apart.
-func (b *bench) same(what string, got, want []stream.Message) {
-	b.Helper()
+// Same fails the test unless both are the same messages, with nil and empty told apart.
+func Same(t *testing.T, what string, got, want []stream.Message) {
+	t.Helper()
 	if len(got) != len(want) {
-		b.Fatalf("%s: got %d messages, want %d: %s", what, len(got), len(want), offsetsOf(got))
+		t.Fatalf("%s: got %d messages, want %d: %s", what, len(got), len(want), offsetsOf(got))
 	}
 	for i := range want {
 		if diff := differ(&got[i], &want[i]); diff != "" {
-			b.Fatalf("%s: message %d of %d, offset %d: %s", what, i, len(want), got[i].Offset, diff)
+			t.Fatalf("%s: message %d of %d, offset %d: %s", what, i, len(want), got[i].Offset, diff)
 		}
 	}
+}
+
+func (b *bench) same(what string, got, want []stream.Message) {
+	b.Helper()
+	Same(b.T, what, got, want)
 }
 
 func differ(got, want *stream.Message) string {
