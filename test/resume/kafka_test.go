@@ -4,7 +4,6 @@ package resume
 
 import (
 	"bytes"
-	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strings"
@@ -140,26 +139,14 @@ func testIdleTopic(t *testing.T, w world) {
 	const idle = 45 * time.Second
 	topic := w.kafka.NewTopic(3)
 	producer := w.kafka.NewProducer(topic)
-	var clients []*harness.Client
-	for i, transport := range harness.Transports() {
-		for j, g := range []*harness.Gateway{w.a, w.b} {
-			clients = append(clients, &harness.Client{
-				Name: g.URL + " " + string(transport), Transport: transport, Targets: []string{g.URL},
-				Query: harness.Topics([]string{topic}, "from=latest"), Ledger: harness.NewLedger(), Rand: rand.New(rand.NewPCG(uint64(i), uint64(j))),
-			})
-		}
-	}
-	crowd := harness.StartCrowd(t, clients...)
-	crowd.WaitStanding(time.Minute)
+	crowd := w.lasting(t, 4, topic)
 	producer.SendAll(5, 0, 1, 2)
 	crowd.WaitCount(15, time.Minute)
 	began := time.Now()
 	harness.Until(t, idle+time.Minute, "the topic was idle", func() bool { crowd.Check(); return time.Since(began) > idle })
 	producer.SendAll(5, 0, 1, 2)
 	crowd.WaitCount(30, time.Minute)
-	if tally := crowd.Tally(); tally.Broken > 0 || tally.Connected != len(clients) {
-		t.Errorf("streams ended while their topic was idle: %+v", tally)
-	}
+	wantLasted(t, crowd)
 }
 
 func testUnknownTopic(t *testing.T, w world) {
