@@ -200,7 +200,7 @@ func testBadPositions(t *testing.T, w world) {
 		"altered":               string(altered),
 		"of a later version":    "Ag" + good[2:],
 		"of another system":     "42",
-		"of 30 KB":              strings.Repeat("A", 30_000),
+		"of 100 KB":             strings.Repeat("A", 100_000),
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, transport := range harness.Transports() {
