@@ -11,9 +11,17 @@ import (
 	gometrics "github.com/rcrowley/go-metrics"
 )
 
-// The one init of the project: when sarama works out how long a fetch request is, it counts it in a registry of the whole
-// process, whatever registry it was given, for each topic, with a goroutine that never ends.
-func init() { gometrics.UseNilMetrics = true }
+// maxBatch bounds what a compressed batch may hold, so that a small one can't take all memory. Such a batch isn't read,
+// and what follows it in its partition isn't either.
+const maxBatch = 256 << 20
+
+// The one init of the project, for what sarama keeps for the whole process only. When it works out how long a fetch
+// request is, it counts it in a registry of the process, whatever registry it was given, for each topic, with a
+// goroutine that never ends.
+func init() {
+	gometrics.UseNilMetrics = true
+	sarama.MaxDecompressedBatchSize = maxBatch
+}
 
 // place is where to fetch a partition from.
 type place struct {

@@ -105,7 +105,7 @@ func (f *fetcher) round(ctx context.Context) error {
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
-	if time.Since(f.answered) > stall { // much may have happened that the broker had no request to tell by
+	if time.Since(f.answered) > stall+f.pause() { // much may have happened that the broker had no request to tell by
 		for _, p := range f.parts {
 			p.checked = false
 		}
@@ -143,11 +143,18 @@ func (f *fetcher) round(ctx context.Context) error {
 	return nil
 }
 
-// pace waits before the next request, so that more comes in one answer: the longer the more a request costs.
-func (f *fetcher) pace(ctx context.Context) error {
+// pause is the wait before the next request, so that more comes in one answer: the longer the more a request costs.
+func (f *fetcher) pause() time.Duration {
 	const each = 2 * time.Microsecond
 	if d := f.reader.client.cfg.Pace; d > 0 {
-		return sleep(ctx, d+time.Duration(len(f.parts))*each)
+		return d + time.Duration(len(f.parts))*each
+	}
+	return 0
+}
+
+func (f *fetcher) pace(ctx context.Context) error {
+	if d := f.pause(); d > 0 {
+		return sleep(ctx, d)
 	}
 	return nil
 }
