@@ -21,7 +21,7 @@ type benchHub struct {
 
 func hubWith(b *testing.B, n int, filter func(i int) stream.Filter) *benchHub {
 	h := New(Config{Formats: []Format{simFormat{}}, Window: func(string) Window { return Window{Bytes: 1 << 20} }}, nil, nil)
-	hub, _ := h.use("t")
+	hub := h.use("t")
 	hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0}, Next: []int64{0}}}, time.Now())
 	bh := &benchHub{hub: hub}
 	for i := range n {

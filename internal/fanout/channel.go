@@ -6,9 +6,6 @@ import (
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// maxRefs bounds what a channel remembers. Who is farther behind looks through the window itself.
-const maxRefs = 1024
-
 // channel is what all subscribers of one filter share in a hub: references to the entries that match. The channel of
 // all messages needs none: the window is its list.
 type channel struct {
@@ -22,14 +19,14 @@ type channel struct {
 	woken bool     // in this append, already
 }
 
-// note remembers a match.
-func (ch *channel) note(seq, windowFirst uint64) {
+// note remembers a match, one of so many at most.
+func (ch *channel) note(seq, windowFirst uint64, most int) {
 	if ch.filter.All() {
 		return
 	}
 	drop := sort.Search(len(ch.refs), func(i int) bool { return ch.refs[i] >= windowFirst })
-	if drop == 0 && len(ch.refs) >= maxRefs {
-		drop = maxRefs / 4
+	if drop == 0 && len(ch.refs) >= most {
+		drop = max(most/4, 1)
 	}
 	if drop > 0 {
 		ch.lost = ch.refs[drop-1] + 1
@@ -115,20 +112,20 @@ func (cs *channels) list(ch *channel, f func(m map[string]map[*channel]struct{},
 	}
 }
 
-// match calls f for each channel that wants m.
-func (cs *channels) match(m *stream.Message, f func(*channel)) {
+// match calls f for each channel that wants e.
+func (cs *channels) match(e *entry, f func(*channel)) {
 	if cs.every != nil {
 		f(cs.every)
 	}
-	if m.Key != nil {
-		for ch := range cs.byKey[string(m.Key)] {
-			if len(ch.filter.Types) == 0 || ch.filter.Match(m) {
+	if e.msg.Key != nil {
+		for ch := range cs.byKey[string(e.msg.Key)] {
+			if e.matches(ch.filter) {
 				f(ch)
 			}
 		}
 	}
 	if len(cs.byType) > 0 {
-		for ch := range cs.byType[m.EventType()] {
+		for ch := range cs.byType[e.eventType()] {
 			f(ch)
 		}
 	}

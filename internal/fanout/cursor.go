@@ -113,10 +113,10 @@ func (c *cursor) takeLocked(b *Batch) (again, in bool) {
 			return false, false
 		}
 		for n := 0; c.seq < w.end(); n++ {
-			if b.budget <= 0 || n == maxWalk {
+			if b.budget <= 0 || n == h.hubs.limits.walk {
 				return true, true
 			}
-			if e := w.at(c.seq); e.gap == nil && !c.ch.filter.Match(&e.msg) {
+			if e := w.at(c.seq); e.gap == nil && !e.matches(c.ch.filter) {
 				c.seq, c.id = c.seq+1, e.id
 				continue
 			}

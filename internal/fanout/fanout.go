@@ -95,18 +95,15 @@ type Item struct {
 // Batch is what one Poll yields. It is filled anew by each Poll; its items are good until then.
 type Batch struct {
 	Items []Item
+	More  bool // there may be more at once: Wake needn't be waited for
 
 	budget int64 // bytes that this Poll may still add
 }
 
-// pollBytes is about what one Poll yields at most: more would let one subscription keep others waiting.
-const pollBytes = 64 << 10
-
-// reset empties the batch, and lets go of what its items held.
-func (b *Batch) reset() {
+// Reset empties the batch and lets go of what its items held.
+func (b *Batch) Reset() {
 	clear(b.Items)
-	b.Items = b.Items[:0]
-	b.budget = pollBytes
+	b.Items, b.More = b.Items[:0], false
 }
 
 func (b *Batch) add(item Item) {

@@ -24,6 +24,7 @@ type Hub struct {
 	mu       sync.RWMutex // guards what follows, and orders every append before the wake-up it causes
 	started  bool
 	err      error // why there will be nothing more
+	gone     bool  // the topic was deleted, as far as the source knows
 	id       stream.Incarnation
 	begins   []int64 // by partition: the log start when this incarnation was first seen
 	epoch    int     // counts resets: a cursor of an earlier one isn't in step any more
@@ -31,7 +32,7 @@ type Hub struct {
 	window   window
 	head     string // the topic's part of the position at the window's end
 	channels channels
-	unsynced map[*cursor]struct{} // those not in step: woken by every append
+	unsynced map[*cursor]struct{} // those not in step that don't wait for history: woken by every append
 	changed  chan struct{}        // closed and made anew at each reset
 	users    int
 	idle     time.Time // since when there is no user
@@ -92,6 +93,7 @@ func (h *Hub) append(b stream.Batch, now time.Time) {
 	if b.Start != nil {
 		h.startLocked(*b.Start)
 	}
+	h.gone = b.Gone
 	var woken []*channel
 	moved := b.Start != nil
 	for i := range b.Parts {
@@ -123,6 +125,7 @@ func (h *Hub) appendPartLocked(part *stream.PartBatch, now time.Time, woken []*c
 	if gap := part.Gap; gap != nil {
 		if gap.To < *next {
 			h.truncateLocked(part.Partition, gap.To)
+			next = &h.window.next[part.Partition]
 		} else if gap.To > *next {
 			e := &entry{gap: &stream.Gap{Topic: h.topic, Partition: part.Partition, From: *next, To: gap.To, Reason: gap.Reason}}
 			for _, ch := range h.channels.all {
@@ -137,8 +140,9 @@ func (h *Hub) appendPartLocked(part *stream.PartBatch, now time.Time, woken []*c
 		if m.Offset < *next {
 			continue // the source repeats nothing, but this is where repeating would show
 		}
-		h.channels.match(m, func(ch *channel) { woken = h.noteLocked(ch, woken) })
-		h.pushLocked(&entry{msg: *m}, part.Partition, m.Offset+1, now)
+		e := &entry{msg: *m}
+		h.channels.match(e, func(ch *channel) { woken = h.noteLocked(ch, woken) })
+		h.pushLocked(e, part.Partition, m.Offset+1, now)
 		*moved = false
 	}
 	if part.Next > *next {
@@ -150,7 +154,7 @@ func (h *Hub) appendPartLocked(part *stream.PartBatch, now time.Time, woken []*c
 
 // noteLocked tells a channel that the entry about to be pushed is one of its own.
 func (h *Hub) noteLocked(ch *channel, woken []*channel) []*channel {
-	ch.note(h.window.end(), h.window.first)
+	ch.note(h.window.end(), h.window.first, h.hubs.limits.refs)
 	if !ch.woken {
 		ch.woken = true
 		woken = append(woken, ch)

@@ -23,13 +23,22 @@ type Hubs struct {
 	held    held
 	metrics *metrics
 
-	begin chan *Hub     // to Run: a hub to be run
-	done  chan struct{} // closed when Run ends
+	limits limits
+	begin  chan struct{} // of capacity 1: there are fresh hubs
 
 	shrinking sync.Mutex // held by the one that makes windows smaller
 
-	mu   sync.Mutex // guards hubs; a hub's own lock may be taken while it is held, not the other way round
-	hubs map[string]*Hub
+	mu    sync.Mutex // guards what follows; a hub's own lock may be taken while it is held, not the other way round
+	hubs  map[string]*Hub
+	fresh []*Hub // those that Run is to run
+	ended bool   // Run has ended
+}
+
+// limits bounds what is done at a time, so that nobody waits long for anybody.
+type limits struct {
+	poll int64 // bytes that one Poll yields, about
+	walk int   // entries that a cursor looks at while it holds its hub's lock
+	refs int   // matches that a channel remembers; who is farther behind looks through the window
 }
 
 // New returns hubs that read with source and history. Run starts them.
@@ -53,7 +62,8 @@ func New(cfg Config, source stream.Source, history stream.History) *Hubs {
 	h := &Hubs{
 		cfg: cfg, source: source, history: history, now: time.Now,
 		memory: newMemory(cfg.Memory), replays: newReplays(),
-		begin: make(chan *Hub), done: make(chan struct{}), hubs: map[string]*Hub{},
+		limits: limits{poll: 64 << 10, walk: 4096, refs: 1024},
+		begin:  make(chan struct{}, 1), hubs: map[string]*Hub{},
 	}
 	h.metrics = newMetrics(cfg.Metrics, h)
 	return h
@@ -64,7 +74,7 @@ func New(cfg Config, source stream.Source, history stream.History) *Hubs {
 func (h *Hubs) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	defer close(h.done)
+	defer h.end()
 	for range h.cfg.HistoryReads {
 		wg.Go(func() { h.serveReplays(ctx) })
 	}
@@ -74,16 +84,18 @@ func (h *Hubs) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case hub := <-h.begin:
-			hubCtx, cancel := context.WithCancel(ctx)
-			hub.mu.Lock()
-			hub.cancel = cancel
-			hub.mu.Unlock()
-			wg.Go(func() {
-				defer cancel()
-				hub.run(hubCtx)
-				h.forget(hub)
-			})
+		case <-h.begin:
+			for _, hub := range h.takeFresh() {
+				hubCtx, cancel := context.WithCancel(ctx)
+				hub.mu.Lock()
+				hub.cancel = cancel
+				hub.mu.Unlock()
+				wg.Go(func() {
+					defer cancel()
+					hub.run(hubCtx)
+					h.forget(hub)
+				})
+			}
 		case <-tick.C:
 			h.tidy()
 		}
@@ -134,19 +146,50 @@ func (h *Hubs) list() []*Hub {
 	return hubs
 }
 
-// use returns a topic's hub with one more user, and whether it is new and has to begin.
-func (h *Hubs) use(topic string) (hub *Hub, isNew bool) {
+// use returns a topic's hub with one more user. A new one is left to Run.
+func (h *Hubs) use(topic string) *Hub {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	hub = h.hubs[topic]
+	hub := h.hubs[topic]
 	if hub == nil {
-		hub, isNew = newHub(h, topic), true
+		hub = newHub(h, topic)
+		if h.ended {
+			hub.fail(errEnded)
+			return hub
+		}
 		h.hubs[topic] = hub
+		h.fresh = append(h.fresh, hub)
+		select {
+		case h.begin <- struct{}{}:
+		default:
+		}
 	}
 	hub.mu.Lock()
 	defer hub.mu.Unlock()
 	hub.users++
-	return hub, isNew
+	return hub
+}
+
+var errEnded = stream.Errorf(stream.Unavailable, "the gateway is stopping")
+
+// takeFresh returns the hubs that are to be run.
+func (h *Hubs) takeFresh() []*Hub {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	fresh := h.fresh
+	h.fresh = nil
+	return fresh
+}
+
+// end refuses hubs from now on, also those that had no time to begin.
+func (h *Hubs) end() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended = true
+	for _, hub := range h.fresh {
+		delete(h.hubs, hub.topic)
+		hub.fail(errEnded)
+	}
 }
 
 // Subscribe returns a subscription once the readers of all its topics stand at a known offset of every partition:
@@ -167,11 +210,7 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 		}
 	}()
 	for _, topic := range req.Topics {
-		hub, isNew := h.use(topic)
-		hubs = append(hubs, hub)
-		if isNew {
-			h.start(ctx, hub)
-		}
+		hubs = append(hubs, h.use(topic))
 	}
 	start := make([]*stream.TopicPosition, len(hubs))
 	for i, hub := range hubs {
@@ -184,18 +223,6 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 		}
 	}
 	return h.newSubscription(req, hubs, start), nil
-}
-
-// start hands a new hub to Run. Where that isn't to be had, the hub fails for all who wait for it.
-func (h *Hubs) start(ctx context.Context, hub *Hub) {
-	select {
-	case h.begin <- hub:
-		return
-	case <-h.done:
-	case <-ctx.Done():
-	}
-	h.forget(hub)
-	hub.fail(stream.Errorf(stream.Unavailable, "the gateway isn't running"))
 }
 
 // explain gives an error of Subscribe the kind that a client can act on.
@@ -227,7 +254,10 @@ func (h *Hubs) resolve(ctx context.Context, hub *Hub, from From) (*stream.TopicP
 		}
 		return &t, h.checkIncarnation(ctx, hub, t.Incarnation)
 	}
-	if from.At == stream.Latest {
+	hub.mu.RLock()
+	gone := hub.gone
+	hub.mu.RUnlock()
+	if from.At == stream.Latest && !gone {
 		return nil, nil
 	}
 	t, err := h.history.Offsets(ctx, hub.topic, from.At)
@@ -277,9 +307,7 @@ func (h *Hubs) Reserve(n int64) bool {
 		return true
 	}
 	h.shrink(n)
-	if h.memory.over(n) > 0 {
-		h.revoke(n)
-	}
+	h.revoke(func() bool { return h.memory.over(n) <= 0 })
 	return h.memory.take(n)
 }
 

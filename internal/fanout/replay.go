@@ -67,14 +67,16 @@ func (q *replays) len() int {
 // held is who holds history that it hasn't taken yet, the longest first. When memory runs short it is taken away again
 // from those who don't take it: they read it anew when they do.
 type held struct {
-	mu   sync.Mutex // guards what follows, and cursor.holds; taken with a subscription's lock held, not the other way round
-	list list.List
+	mu    sync.Mutex // guards what follows, and cursor.holds; taken with a subscription's lock held, not the other way round
+	list  list.List
+	bytes int64
 }
 
 func (h *held) push(c *cursor) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c.holds = h.list.PushBack(c)
+	h.bytes += c.chunkSize
 }
 
 func (h *held) remove(c *cursor) {
@@ -82,6 +84,7 @@ func (h *held) remove(c *cursor) {
 	defer h.mu.Unlock()
 	if c.holds != nil {
 		h.list.Remove(c.holds)
+		h.bytes -= c.chunkSize
 		c.holds = nil
 	}
 }
@@ -98,18 +101,15 @@ func (h *held) longest() *cursor {
 	return e.Value.(*cursor)
 }
 
-func (h *held) len() int {
+func (h *held) size() (n int, bytes int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.list.Len()
+	return h.list.Len(), h.bytes
 }
 
-// revoke takes history away from who has it and isn't just taking it, until n more bytes fit.
-func (h *Hubs) revoke(n int64) {
-	for range h.held.len() {
-		if h.memory.over(n) <= 0 {
-			return
-		}
+// revoke takes history away from who has it and isn't just taking it, until that is enough.
+func (h *Hubs) revoke(enough func() bool) {
+	for n, _ := h.held.size(); n > 0 && !enough(); n-- {
 		c := h.held.longest()
 		if c == nil {
 			return
@@ -136,9 +136,14 @@ func (h *Hubs) serveReplays(ctx context.Context) {
 	}
 }
 
-// serveReplay reads for one cursor. Memory for it is taken beforehand; while there is none, those in line wait.
+// serveReplay reads for one cursor. Memory for it is taken beforehand; while there is none, those in line wait. All
+// history together takes no more than a fourth of it from the windows, unless those who have it are just taking it.
 func (h *Hubs) serveReplay(ctx context.Context, r *replay) {
 	size := max(h.cfg.HistoryBytes, r.need)
+	h.revoke(func() bool {
+		_, bytes := h.held.size()
+		return bytes+size <= h.memory.limit/4
+	})
 	for !h.Reserve(size) {
 		freed := h.memory.wait()
 		if h.memory.over(size) <= 0 {
@@ -157,8 +162,9 @@ func (h *Hubs) serveReplay(ctx context.Context, r *replay) {
 	parts, err := h.history.Read(ctx, r.req)
 	if err != nil {
 		h.cfg.Log.Debug("history is read again", "topic", r.req.Topic, "err", err)
+		h.memory.add(-size)
 		backOff := time.Duration(100+rand.IntN(400)) * time.Millisecond
-		time.AfterFunc(backOff, func() { r.cursor.answer(r, nil, size, err) })
+		time.AfterFunc(backOff, func() { r.cursor.answer(r, nil, 0, err) })
 		return
 	}
 	clampGaps(r.req.Ranges, parts)

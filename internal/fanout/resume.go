@@ -6,9 +6,6 @@ import (
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// maxWalk bounds how many entries a cursor looks at while it holds its hub's lock.
-const maxWalk = 4096
-
 // stepOwn brings a cursor that is on its own nearer to the hub: it asks for history, or walks the window.
 func (c *cursor) stepOwn(b *Batch) (again bool, err error) {
 	h := c.hub
@@ -17,6 +14,7 @@ func (c *cursor) stepOwn(b *Batch) (again bool, err error) {
 	if h.err != nil {
 		return false, h.err
 	}
+	c.listLocked()
 	c.followLocked(b)
 	if c.placed && c.seq < h.window.first {
 		c.placed = false // what it was about to walk has left the window
@@ -109,6 +107,7 @@ func (c *cursor) placeLocked() bool {
 	}
 	if len(ranges) > 0 {
 		c.reading = true
+		delete(h.unsynced, c) // what is appended meanwhile is nothing to it
 		h.hubs.replays.push(&replay{cursor: c, probe: probe, req: stream.HistoryRequest{
 			Topic: h.topic, Incarnation: c.own.Incarnation, Ranges: ranges, MaxBytes: h.hubs.cfg.HistoryBytes,
 		}})
@@ -141,7 +140,7 @@ func (c *cursor) walkLocked(b *Batch) (again bool, err error) {
 			c.enterStepLocked(c.seq, c.own.Part())
 			return true, nil
 		}
-		if b.budget <= 0 || n == maxWalk {
+		if b.budget <= 0 || n == h.hubs.limits.walk {
 			return true, nil
 		}
 		e := w.at(c.seq)
@@ -164,7 +163,7 @@ func (c *cursor) takeOwn(b *Batch, e *entry, at *int64) {
 		return
 	}
 	*at = e.next
-	if c.ch.filter.Match(&e.msg) {
+	if e.matches(c.ch.filter) {
 		b.add(Item{Message: &e.msg, ID: c.sub.token(c, c.own.Part())})
 	}
 }
@@ -207,7 +206,9 @@ func (c *cursor) answer(r *replay, parts []stream.PartBatch, size int64, err err
 		c.hub.hubs.memory.add(-size)
 	} else {
 		c.chunk, c.chunkSize = parts, size
-		c.hub.hubs.held.push(c)
+		if size > 0 { // else there is nothing to be had by taking it away, and a gap to be lost
+			c.hub.hubs.held.push(c)
+		}
 	}
 	if r.probe && err == nil {
 		c.probed = true

@@ -86,10 +86,13 @@ func newSim(seed uint64, logf func(string, ...any)) *sim {
 			Memory: 1 << 20,
 		}, nil, nil)
 		h.now = func() time.Time { return s.now }
+		if s.rng.IntN(2) == 0 { // so small that they bind
+			h.limits = limits{poll: 1 + s.rng.Int64N(2000), walk: 1 + s.rng.IntN(6), refs: 1 + s.rng.IntN(6)}
+		}
 		s.replicas = append(s.replicas, h)
 		for _, t := range s.topics {
-			hub, _ := h.use(t.name)
-			r := &simReader{hub: hub, topic: t}
+			hub := h.use(t.name)
+			r := &simReader{hub: hub, topic: t, all: &s.readers}
 			start := r.start(true)
 			hub.append(stream.Batch{Start: &start}, s.now)
 			s.readers = append(s.readers, r)
@@ -233,6 +236,9 @@ func (s *sim) step() error {
 		if room := h.memory.limit - h.memory.used.Load() + s.rng.Int64N(4000); h.Reserve(room) {
 			h.Release(room)
 		}
+	case n < 96:
+		taken := s.rng.IntN(2)
+		s.replicas[s.rng.IntN(2)].revoke(func() bool { taken--; return taken < 0 })
 	default:
 		c := s.clients[s.rng.IntN(len(s.clients))]
 		if c.sub != nil { // cut
@@ -324,7 +330,7 @@ func (s *sim) client(c *simClient) error {
 			}
 		}
 	}
-	c.woken = c.woken || len(b.Items) > 0 // a transport polls until there is nothing
+	c.woken = c.woken || b.More
 	return nil
 }
 

@@ -126,6 +126,7 @@ type simReader struct {
 	topic *simTopic
 	id    stream.Incarnation
 	next  []int64
+	all   *[]*simReader // of every replica
 }
 
 func (r *simReader) start(atEnd bool) stream.Start {
@@ -165,6 +166,11 @@ func (r *simReader) read(rng *rand.Rand) stream.Batch {
 		case at > p.end():
 			part.Gap = &stream.Gap{Topic: r.topic.name, Partition: int32(i), From: at, To: p.end(), Reason: stream.GapTruncated}
 			r.next[i] = p.end()
+			if r.topic.noticeTruncation(*r.all); p.unread == 0 { // what came since is read in the same go
+				for range rng.IntN(20) {
+					r.topic.produce(rng)
+				}
+			}
 		}
 		part.Messages, part.Next = p.read(r.next[i], p.end(), 1+rng.IntN(5))
 		r.next[i] = part.Next

@@ -54,7 +54,8 @@ func (s *Subscription) positionLocked() string { return s.token(nil, s.cursors[0
 // Wake will be called when there is. After an error (TooSlow, Unavailable, NotFound) the subscription is at its end, and
 // Position is where to resume.
 func (s *Subscription) Poll(b *Batch) error {
-	b.reset()
+	b.Reset()
+	b.budget = s.hubs.limits.poll
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
@@ -68,10 +69,11 @@ func (s *Subscription) Poll(b *Batch) error {
 		}
 	}
 	s.turn++
+	b.More = b.budget <= 0 || s.err != nil
 	s.hubs.shrink(0) // frames may have been encoded
 	if len(b.Items) > 0 {
 		s.told = b.Items[len(b.Items)-1].ID
-		return nil // an error comes with the next Poll: it lasts
+		return nil // an error lasts: it comes with the next Poll
 	}
 	return s.err
 }

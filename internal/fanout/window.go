@@ -19,8 +19,24 @@ type entry struct {
 	id   string    // the topic's part of the position behind it: what a client in step has then
 	at   time.Time // when the hub got it
 
+	typ    atomic.Pointer[string]   // the event's type, once somebody has asked
 	frames []atomic.Pointer[[]byte] // by format
 	framed atomic.Int64             // bytes of them
+}
+
+// eventType returns the type of the message's event. It is read from the message once.
+func (e *entry) eventType() string {
+	if t := e.typ.Load(); t != nil {
+		return *t
+	}
+	t := e.msg.EventType()
+	e.typ.Store(&t)
+	return t
+}
+
+// matches reports whether a filter wants the entry's message.
+func (e *entry) matches(f stream.Filter) bool {
+	return f.MatchKey(e.msg.Key) && (len(f.Types) == 0 || f.MatchType(e.eventType()))
 }
 
 // size is what the entry holds of memory without its frames.

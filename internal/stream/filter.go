@@ -41,10 +41,17 @@ func (f Filter) String() string {
 
 // Match reports whether f wants m.
 func (f Filter) Match(m *Message) bool {
-	if len(f.Keys) > 0 && (m.Key == nil || !slices.Contains(f.Keys, string(m.Key))) {
-		return false
-	}
-	return len(f.Types) == 0 || slices.Contains(f.Types, m.EventType())
+	return f.MatchKey(m.Key) && (len(f.Types) == 0 || f.MatchType(m.EventType()))
+}
+
+// MatchKey reports whether f wants a record key, nil for none, whatever the type.
+func (f Filter) MatchKey(key []byte) bool {
+	return len(f.Keys) == 0 || key != nil && slices.Contains(f.Keys, string(key))
+}
+
+// MatchType reports whether f wants an event type, whatever the key.
+func (f Filter) MatchType(eventType string) bool {
+	return len(f.Types) == 0 || slices.Contains(f.Types, eventType)
 }
 
 // EventType returns the type of the event that m carries: its header event-type or ce_type, else the eventType of its

@@ -98,6 +98,7 @@ type Start struct {
 type Batch struct {
 	Start *Start
 	Parts []PartBatch
+	Gone  bool // the topic doesn't exist any more, until the next Batch. The Source waits for its return.
 }
 
 // Source reads topics as they grow. One Read serves any number of subscribers.
