@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -20,7 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// cluster is an embedded broker with an admin.
+// cluster is what a contract test runs on, with an admin: an embedded broker, or the brokers that KAFKA_BROKERS names.
 type cluster struct {
 	*devbroker.Admin
 	addrs []string
@@ -29,6 +30,9 @@ type cluster struct {
 
 func newCluster(t *testing.T, topics ...devbroker.Topic) *cluster {
 	t.Helper()
+	if brokers := os.Getenv("KAFKA_BROKERS"); brokers != "" {
+		return realCluster(t, strings.Split(brokers, ","), topics)
+	}
 	broker, err := devbroker.Start(devbroker.Config{Topics: topics, AutoCreate: true})
 	if err != nil {
 		t.Fatal(err)
@@ -40,6 +44,33 @@ func newCluster(t *testing.T, topics ...devbroker.Topic) *cluster {
 	}
 	t.Cleanup(admin.Close)
 	return &cluster{admin, broker.Addrs(), t}
+}
+
+// realCluster makes the topics, and deletes them when the test is over: the next one makes its own of these names.
+func realCluster(t *testing.T, addrs []string, topics []devbroker.Topic) *cluster {
+	t.Helper()
+	admin, err := devbroker.NewAdmin(addrs...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(admin.Close)
+	for _, topic := range topics {
+		topic.Partitions = max(topic.Partitions, 1)
+		if err := admin.CreateTopic(t.Context(), topic); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx := context.WithoutCancel(t.Context())
+			left, err := admin.Topics(ctx)
+			if err == nil && slices.Contains(left, topic.Name) {
+				err = admin.DeleteTopic(ctx, topic.Name)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	return &cluster{admin, addrs, t}
 }
 
 func (c *cluster) produce(records ...devbroker.Record) {
@@ -188,9 +219,9 @@ func numbers(from, to int) (s []string) {
 	return s
 }
 
-// TestResumeOnAnotherReplica is the product in one test: live, cut, on with the other replica, from memory and from
+// TestContractResumeOnAnotherReplica is the product in one test: live, cut, on with the other replica, from memory and from
 // Kafka, each event once.
-func TestResumeOnAnotherReplica(t *testing.T) {
+func TestContractResumeOnAnotherReplica(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	one, two := newReplica(t, c), newReplica(t, c)
 	b := one.open(t, "topic="+topic, "")
@@ -212,7 +243,7 @@ func TestResumeOnAnotherReplica(t *testing.T) {
 	}
 }
 
-func TestWhereAStreamBegins(t *testing.T) {
+func TestContractWhereAStreamBegins(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	records := numbered(0, 0, 6)
 	start := time.Now().Add(-time.Hour).Truncate(time.Second)
@@ -241,8 +272,8 @@ func TestWhereAStreamBegins(t *testing.T) {
 	}
 }
 
-// TestAnyRecord sends what records can be made of, as values, as records, over each transport.
-func TestAnyRecord(t *testing.T) {
+// TestContractAnyRecord sends what records can be made of, as values, as records, over each transport.
+func TestContractAnyRecord(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	r := newReplica(t, c)
 	large := strings.Repeat("Größe\r\n", 110_000)
@@ -279,8 +310,8 @@ func TestAnyRecord(t *testing.T) {
 	}
 }
 
-// TestATopicThatDoesNotExistIsSaidAtOnce and never comes to exist by being asked for, on a broker that would create it.
-func TestATopicThatDoesNotExistIsSaidAtOnce(t *testing.T) {
+// TestContractATopicThatDoesNotExistIsSaidAtOnce and never comes to exist by being asked for, on a broker that would create it.
+func TestContractATopicThatDoesNotExistIsSaidAtOnce(t *testing.T) {
 	c := newCluster(t)
 	r := newReplica(t, c)
 	for _, path := range []string{"/v1/events?topic=nope", "/v1/events?topic=nope&from=earliest", "/v1/topics"} {
@@ -296,7 +327,42 @@ func TestATopicThatDoesNotExistIsSaidAtOnce(t *testing.T) {
 	}
 }
 
-func TestGapOfRetention(t *testing.T) {
+// TestContractADeletedTopicIsNotFoundThoughItIsRead: its hub is warm, and yet nobody gets a stream that stays silent. Who
+// has one already keeps it, and the topic's return is told there.
+func TestContractADeletedTopicIsNotFoundThoughItIsRead(t *testing.T) {
+	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
+	r := newReplica(t, c)
+	b := r.open(t, "topic="+topic, "")
+	c.produce(numbered(0, 0, 3)...)
+	wantEvents(t, b.take(3), numbers(0, 3)...)
+	if err := c.DeleteTopic(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is not found", func() bool {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel() // a stream that opens is closed again
+		req, err := http.NewRequestWithContext(ctx, "GET", r.url+"/v1/events?topic="+topic, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusNotFound
+	})
+	if err := c.CreateTopic(t.Context(), devbroker.Topic{Name: topic, Partitions: 1}); err != nil {
+		t.Fatal(err)
+	}
+	c.produce(numbered(0, 7, 9)...)
+	if e := b.next(); e.name != "streamgw.gap" || !strings.Contains(e.data, `"from":3,"to":0,"reason":"recreated"`) {
+		t.Errorf("got %+v, want the gap", e)
+	}
+	wantEvents(t, b.take(2), "7", "8")
+}
+
+func TestContractGapOfRetention(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	one, two := newReplica(t, c), newReplica(t, c)
 	b := one.open(t, "topic="+topic, "")
@@ -313,7 +379,7 @@ func TestGapOfRetention(t *testing.T) {
 	wantEvents(t, again.take(3), "7", "8", "9")
 }
 
-func TestAFilteredClientIsToldItsProgress(t *testing.T) {
+func TestContractAFilteredClientIsToldItsProgress(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	r := newReplica(t, c)
 	b := r.open(t, "topic="+topic+"&key=k0", "")
@@ -330,7 +396,7 @@ func TestAFilteredClientIsToldItsProgress(t *testing.T) {
 	wantEvents(t, all.take(1), "3")
 }
 
-func TestAPositionOfOtherTopicsIsRefused(t *testing.T) {
+func TestContractAPositionOfOtherTopicsIsRefused(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic}, devbroker.Topic{Name: "users"})
 	r := newReplica(t, c)
 	b := r.open(t, "topic=users", "")
@@ -342,7 +408,7 @@ func TestAPositionOfOtherTopicsIsRefused(t *testing.T) {
 	wantEvents(t, both.take(1), "1")
 }
 
-func TestTopicsOfABroker(t *testing.T) {
+func TestContractTopicsOfABroker(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 2})
 	r := newReplica(t, c)
 	c.produce(numbered(1, 0, 3)...)
@@ -355,7 +421,7 @@ func TestTopicsOfABroker(t *testing.T) {
 	}
 }
 
-func TestManyClientsGetTheSame(t *testing.T) {
+func TestContractManyClientsGetTheSame(t *testing.T) {
 	c := newCluster(t, devbroker.Topic{Name: topic, Partitions: 1})
 	r := newReplica(t, c)
 	var clients []*browser

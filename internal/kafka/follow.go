@@ -2,11 +2,15 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/stream"
 )
+
+// goneAfter is how many look-ups in a row must miss a topic until it counts as deleted: one broker may lag.
+const goneAfter = 3
 
 // applyLocked has a reading follow what metadata says of its topic: its parts go to the leaders' fetchers, partitions
 // that were added begin, and a topic that was created again begins anew.
@@ -18,8 +22,12 @@ func (r *Reader) applyLocked(rd *reading, md topicMetadata, now time.Time) {
 			r.log.Info("topic can't be read now", "topic", rd.topic, "error", err)
 		}
 		r.backOffLocked(rd, now)
+		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound && rd.failures >= goneAfter {
+			rd.tellGone(true)
+		}
 		return
 	}
+	rd.tellGone(false)
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
 	if rd.ended {

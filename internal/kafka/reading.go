@@ -19,6 +19,7 @@ type reading struct {
 
 	mu    sync.Mutex // held while emit runs; guards what follows
 	ended bool
+	gone  bool // the last batch said so
 	id    stream.Incarnation
 	past  []stream.Incarnation // earlier ids: a broker that still names one lags
 	parts []*part              // by partition; another one takes a part's place when it changes hands
@@ -87,6 +88,7 @@ func (r *reading) deliver(deliveries []delivery) {
 		batch.Parts = append(batch.Parts, d.batch)
 	}
 	if len(batch.Parts) > 0 {
+		r.gone = false
 		r.emit(batch)
 	}
 }
@@ -106,6 +108,7 @@ func (r *reading) begin(id stream.Incarnation, begin, next []int64, lag func(par
 	for i, offset := range next {
 		r.addLocked(offset, lag(int32(i)))
 	}
+	r.gone = false
 	r.emit(stream.Batch{Start: &stream.Start{Incarnation: id, Begin: slices.Clone(begin), Next: slices.Clone(next)}})
 }
 
@@ -120,6 +123,16 @@ func (r *reading) addLocked(next int64, lag prometheus.Gauge) {
 func (r *reading) buryLocked() {
 	for _, p := range r.parts {
 		p.dead.Store(true)
+	}
+}
+
+// tellGone emits that the topic doesn't exist any more, or that it does after all, if that is news.
+func (r *reading) tellGone(gone bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone != gone && !r.ended {
+		r.gone = gone
+		r.emit(stream.Batch{Gone: gone})
 	}
 }
 

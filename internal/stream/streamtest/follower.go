@@ -18,6 +18,7 @@ type Seen struct {
 	Messages []stream.Message // since the last start, in the order they came
 	Gaps     []stream.Gap
 	Next     []int64 // where it stands, by partition
+	Gone     bool    // the topic doesn't exist, said the last batch
 	Waiting  bool    // an emit waits, see Pause
 }
 
@@ -164,6 +165,7 @@ func (f *Follower) emit(batch stream.Batch) {
 	} else if len(f.seen.Starts) == 0 {
 		f.failLocked("the first batch has no start")
 	}
+	f.seen.Gone = batch.Gone
 	for i := range batch.Parts {
 		f.takeLocked(&batch.Parts[i])
 	}

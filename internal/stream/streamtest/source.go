@@ -311,6 +311,7 @@ func sourceDeleted(b *bench) {
 		case <-ctx.Done():
 		}
 	}
+	f.Await("word that the topic is gone", func(s *Seen) bool { return s.Gone })
 	if s := f.Seen(); len(s.Starts) != 1 || len(s.Gaps) != 0 {
 		b.Fatalf("a topic that is gone gave starts %+v and gaps %+v", s.Starts, s.Gaps)
 	}
