@@ -26,38 +26,11 @@ func (c *Client) isolation() sarama.IsolationLevel {
 // A leader that is missing, moves or is away is waited for as long as ctx lasts; then the error is of kind
 // Unavailable. Before, only NotFound ends it, or a [stream.RecreatedError] when the topic isn't md's any more.
 func (c *Client) offsets(ctx context.Context, topic string, md topicMetadata, at stream.At) ([]int64, error) {
-	all := make([]int32, len(md.partitions))
-	for i := range all {
-		all[i] = int32(i)
-	}
-	return c.listOffsets(ctx, topic, md, all, at.Kafka(), c.isolation())
-}
-
-// rangeOffsets looks up the log start of one partition and its high watermark, which is its end whatever the isolation.
-// It waits as offsets does.
-func (c *Client) rangeOffsets(ctx context.Context, topic string, md topicMetadata, partition int32) (begin, end int64, err error) {
-	if int(partition) >= len(md.partitions) || partition < 0 {
-		return 0, 0, topicError(topic, sarama.ErrUnknownTopicOrPartition)
-	}
-	one := []int32{partition}
-	first, err := c.listOffsets(ctx, topic, md, one, sarama.OffsetOldest, sarama.ReadUncommitted)
-	if err != nil {
-		return 0, 0, err
-	}
-	last, err := c.listOffsets(ctx, topic, md, one, sarama.OffsetNewest, sarama.ReadUncommitted)
-	if err != nil {
-		return 0, 0, err
-	}
-	return first[0], last[0], nil
-}
-
-// listOffsets returns the offsets of some partitions, in their order.
-func (c *Client) listOffsets(ctx context.Context, topic string, md topicMetadata, partitions []int32, millis int64, isolation sarama.IsolationLevel) ([]int64, error) {
 	if err := topicError(topic, md.err); err != nil {
 		return nil, err
 	}
-	found := make(map[int32]int64, len(partitions))
-	missing := slices.Clone(partitions)
+	found := make(map[int32]int64, len(md.partitions))
+	missing := everyPartition(md)
 	patience := lookupPatience
 	round := 0
 	err := retry(ctx, mayPass, func() error {
@@ -71,7 +44,7 @@ func (c *Client) listOffsets(ctx context.Context, topic string, md topicMetadata
 		attempt, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		patience = min(2*patience, c.cfg.RequestTimeout)
-		q := offsetQuery{topic, md, millis, isolation}
+		q := offsetQuery{topic, md, at.Kafka(), c.isolation()}
 		err := c.askLeaders(attempt, q, missing, found)
 		missing = slices.DeleteFunc(missing, func(p int32) bool { _, ok := found[p]; return ok })
 		return err
@@ -79,25 +52,29 @@ func (c *Client) listOffsets(ctx context.Context, topic string, md topicMetadata
 	if err != nil {
 		return nil, err
 	}
-	offsets := make([]int64, len(partitions))
-	for i, p := range partitions {
-		offsets[i] = found[p]
+	offsets := make([]int64, len(found))
+	for p, offset := range found {
+		offsets[p] = offset
 	}
 	return offsets, nil
+}
+
+func everyPartition(md topicMetadata) []int32 {
+	all := make([]int32, len(md.partitions))
+	for i := range all {
+		all[i] = int32(i)
+	}
+	return all
 }
 
 // knownOffsets looks up what offsets does, waiting for no leader: a partition that can't be asked now has -1.
 func (c *Client) knownOffsets(ctx context.Context, topic string, md topicMetadata, at stream.At) []int64 {
 	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
 	defer cancel()
-	partitions := make([]int32, len(md.partitions))
-	for i := range partitions {
-		partitions[i] = int32(i)
-	}
 	found := map[int32]int64{}
 	q := offsetQuery{topic, md, at.Kafka(), c.isolation()}
-	_ = c.askLeaders(ctx, q, partitions, found) // what couldn't be asked is missing in found
-	offsets := make([]int64, len(partitions))
+	_ = c.askLeaders(ctx, q, everyPartition(md), found) // what couldn't be asked is missing in found
+	offsets := make([]int64, len(md.partitions))
 	for i := range offsets {
 		offset, ok := found[int32(i)]
 		if !ok {
@@ -233,10 +210,4 @@ func (q offsetQuery) partitionError(partition int32, code sarama.KError) error {
 		Detail: fmt.Sprintf("partition %d of %s can't be read now", partition, q.topic),
 		Err:    code,
 	}
-}
-
-// recreated reports whether an error says that a topic was created again.
-func recreated(err error) bool {
-	_, ok := errors.AsType[*stream.RecreatedError](err)
-	return ok
 }

@@ -59,7 +59,7 @@ func (t *Topics) Lookup(ctx context.Context, name string) (stream.Topic, error) 
 	ctx, cancel := context.WithTimeout(ctx, topicsPatience)
 	defer cancel()
 	found := stream.Topic{}
-	err := retry(ctx, recreated, func() error { // while it is looked up
+	err := retry(ctx, isRecreated, func() error { // while it is looked up
 		md, err := t.client.lookupTopic(ctx, name)
 		if err == nil {
 			found, err = t.ends(ctx, name, md)
