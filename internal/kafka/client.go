@@ -37,6 +37,7 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	setSarama()
 	return &Client{
 		cfg:     cfg,
 		metrics: newClientMetrics(cfg.Metrics),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -15,13 +16,12 @@ import (
 // and what follows it in its partition isn't either.
 const maxBatch = 256 << 20
 
-// The one init of the project, for what sarama keeps for the whole process only. When it works out how long a fetch
-// request is, it counts it in a registry of the process, whatever registry it was given, for each topic, with a
-// goroutine that never ends.
-func init() {
+// setSarama sets what sarama keeps for the whole process only. When it works out how long a fetch request is, it counts
+// it in a registry of the process, whatever registry it was given, for each topic, with a goroutine that never ends.
+var setSarama = sync.OnceFunc(func() {
 	gometrics.UseNilMetrics = true
 	sarama.MaxDecompressedBatchSize = maxBatch
-}
+})
 
 // place is where to fetch a partition from.
 type place struct {

@@ -14,6 +14,7 @@ import (
 // fetched returns a block as it looks when it has come over the wire.
 func fetched(t *testing.T, block *sarama.FetchResponseBlock) *sarama.FetchResponseBlock {
 	t.Helper()
+	setSarama() // no client does it here
 	broker := sarama.NewMockBroker(t, 1)
 	defer broker.Close()
 	broker.Returns(&sarama.FetchResponse{Version: 11, Blocks: map[string]map[int32]*sarama.FetchResponseBlock{"topic": {0: block}}})
