@@ -25,12 +25,13 @@ type connection struct {
 	sink      sink
 	feeds     []*feed
 
-	wake     chan struct{}             // of capacity 1: some feed is pending
-	commands chan func() error         // run between two passes; nil but for WebSocket
-	beat     func(now time.Time) error // what else is due with a heartbeat; may be nil
+	wake     chan struct{}     // of capacity 1: some feed is pending
+	commands chan func() error // run between two passes; nil but for WebSocket
+	ping     func() error      // what else is due with each round, which it writes by itself; may be nil
 
-	out  outgoing
-	last time.Time // of the last write
+	out   outgoing
+	spoke time.Time // when something was written last, but for what a round has beside a heartbeat
+	round time.Time // when progress was told and a ping sent last
 }
 
 var (
@@ -39,7 +40,7 @@ var (
 )
 
 func (g *Gateway) newConnection(transport string, f frames, s sink) *connection {
-	return &connection{g: g, transport: transport, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}, last: time.Now()}
+	return &connection{g: g, transport: transport, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}}
 }
 
 // wakeFor returns the [fanout.Request] Wake of a feed.
@@ -91,6 +92,7 @@ var always = func() <-chan struct{} {
 }()
 
 func (c *connection) loop(ctx context.Context) error {
+	c.spoke, c.round = time.Now(), time.Now()
 	heartbeat := time.NewTimer(c.g.cfg.Heartbeat)
 	defer heartbeat.Stop()
 	for {
@@ -113,11 +115,11 @@ func (c *connection) loop(ctx context.Context) error {
 			if err := do(); err != nil {
 				return c.end(ctx, err)
 			}
-		case now := <-heartbeat.C:
-			if err := c.keepAlive(now); err != nil {
+		case <-heartbeat.C:
+			if err := c.keepAlive(ctx); err != nil {
 				return err
 			}
-			heartbeat.Reset(max(c.g.cfg.Heartbeat-now.Sub(c.last), c.g.cfg.Heartbeat/16))
+			heartbeat.Reset(c.g.cfg.Heartbeat - max(time.Since(c.spoke), time.Since(c.round)))
 		}
 	}
 }
@@ -172,17 +174,35 @@ func (c *connection) end(ctx context.Context, err error) error {
 	return err
 }
 
-// keepAlive puts down what is due after a time: positions that moved past what filters left out, and a heartbeat if
-// nothing was sent for so long. The next pass writes it.
-func (c *connection) keepAlive(now time.Time) error {
-	c.tellProgress()
-	if c.out.empty() && now.Sub(c.last) >= c.g.cfg.Heartbeat-c.g.cfg.Heartbeat/16 {
+// keepAlive does what is due after a time. A round is due every Heartbeat, however busy the connection is: positions
+// that moved past what filters left out, and a ping. A heartbeat is due when nothing else was sent for so long; a round
+// doesn't count, since pages see neither a ping nor an id without an event. What has waited for half of the time goes
+// along, so that an idle connection wakes once in a Heartbeat.
+func (c *connection) keepAlive(ctx context.Context) error {
+	half, spoke := c.g.cfg.Heartbeat/2, c.spoke
+	round, silent := time.Since(c.round) >= half, time.Since(spoke) >= half
+	if round {
+		c.tellProgress()
+	}
+	if silent {
 		c.out.buf = c.frames.appendHeartbeat(c.out.own())
 	}
-	if c.beat != nil {
-		return c.beat(now)
+	if err := c.flush(ctx); err != nil {
+		return err
 	}
-	return nil
+	now := time.Now()
+	c.spoke = spoke
+	if silent {
+		c.spoke = now
+	}
+	if !round {
+		return nil
+	}
+	c.round = now
+	if c.ping == nil {
+		return nil
+	}
+	return c.ping()
 }
 
 func (c *connection) tellProgress() {
@@ -197,6 +217,7 @@ func (c *connection) tellProgress() {
 // comes when it resumes.
 func (c *connection) flush(ctx context.Context) error {
 	if c.out.empty() {
+		c.out.reset() // it may have a buffer, that nothing came into
 		return nil
 	}
 	b := c.out.bytes()
@@ -208,9 +229,9 @@ func (c *connection) flush(ctx context.Context) error {
 	err := c.sink.write(b)
 	c.g.hubs.Release(int64(len(b)))
 	if err == nil {
-		c.last = time.Now()
+		c.spoke = time.Now()
 		if !c.out.oldest.IsZero() {
-			c.g.metrics.delivery.Observe(c.last.Sub(c.out.oldest).Seconds())
+			c.g.metrics.delivery.Observe(c.spoke.Sub(c.out.oldest).Seconds())
 		}
 		for _, f := range c.feeds {
 			f.written()

@@ -127,7 +127,7 @@ func (s *webSocketSession) serve(ctx context.Context, w http.ResponseWriter, r *
 		return
 	}
 	ws.SetReadLimit(readLimit)
-	s.ws, s.conn, s.c.sink, s.c.beat = ws, h.conn, h.conn, s.ping
+	s.ws, s.conn, s.c.sink, s.c.ping = ws, h.conn, h.conn, s.ping
 	defer context.AfterFunc(s.g.killed, func() { h.conn.Close() })()
 
 	closed := s.g.metrics.open("websocket")
@@ -160,11 +160,10 @@ func (s *webSocketSession) close(err error) {
 	}
 }
 
-// ping sends a ping with each heartbeat, and ends the connection of a client that answered none for long.
-func (s *webSocketSession) ping(now time.Time) error {
-	if s.conn.silentFor(now) > max(s.g.cfg.WriteTimeout, 2*s.g.cfg.Heartbeat) {
+// ping sends a ping, and ends the connection of a client that answered none for long.
+func (s *webSocketSession) ping() error {
+	if s.conn.silentFor(time.Now()) > max(s.g.cfg.WriteTimeout, 2*s.g.cfg.Heartbeat) {
 		return errNoAnswer
 	}
-	s.c.out.buf = append(s.c.out.own(), final|opPing, 0)
-	return nil
+	return s.conn.write([]byte{final | opPing, 0})
 }
