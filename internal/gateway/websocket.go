@@ -106,7 +106,8 @@ type webSocketSession struct {
 	ws     *websocket.Conn
 	cancel context.CancelCauseFunc // ends the loop
 
-	strikes int // the reader's: frames that made no sense
+	pinged  time.Time // the loop's: when the first ping was sent that nothing came after; zero: there is none
+	strikes int       // the reader's: frames that made no sense
 }
 
 var errNoAnswer = fmt.Errorf("no ping was answered: %w", os.ErrDeadlineExceeded)
@@ -160,10 +161,20 @@ func (s *webSocketSession) close(err error) {
 	}
 }
 
-// ping sends a ping, and ends the connection of a client that answered none for long.
+// ping sends a ping, and ends the connection of a client that answered none for long. It is judged by the pings that it
+// got: while a large write goes to a slow client there are none, and that it takes something is the write's to judge.
 func (s *webSocketSession) ping() error {
-	if s.conn.silentFor(time.Now()) > max(s.g.cfg.WriteTimeout, 2*s.g.cfg.Heartbeat) {
+	if s.conn.heard.Swap(false) {
+		s.pinged = time.Time{}
+	}
+	if !s.pinged.IsZero() && time.Since(s.pinged) >= max(s.g.cfg.WriteTimeout, 2*s.g.cfg.Heartbeat) {
 		return errNoAnswer
 	}
-	return s.conn.write([]byte{final | opPing, 0})
+	if err := s.conn.write([]byte{final | opPing, 0}); err != nil {
+		return err
+	}
+	if s.pinged.IsZero() {
+		s.pinged = time.Now()
+	}
+	return nil
 }

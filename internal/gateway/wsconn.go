@@ -14,8 +14,8 @@ import (
 // control frame 5 s and cuts the connection then, so its frames never wait for a slow write: they follow it.
 type webSocketConn struct {
 	net.Conn
-	timeout  time.Duration
-	lastRead atomic.Int64 // Unix time in nanoseconds: a client that answers pings is alive
+	timeout time.Duration
+	heard   atomic.Bool // something came from the client since this was set to false
 
 	mu      sync.Mutex // guards what follows, and orders frames
 	writing bool       // write has the connection; control frames go to queued
@@ -31,7 +31,7 @@ const maxQueued = 1 << 10
 func (c *webSocketConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if n > 0 {
-		c.lastRead.Store(time.Now().UnixNano())
+		c.heard.Store(true)
 	}
 	return n, err
 }
@@ -95,11 +95,6 @@ func (c *webSocketConn) writePieces(b []byte) error {
 	return nil
 }
 
-// silentFor returns how long nothing came from the client.
-func (c *webSocketConn) silentFor(now time.Time) time.Duration {
-	return now.Sub(time.Unix(0, c.lastRead.Load()))
-}
-
 // hijacker is a response whose connection, once taken over, is a webSocketConn.
 type hijacker struct {
 	http.ResponseWriter
@@ -118,7 +113,6 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout}
-	h.conn.lastRead.Store(time.Now().UnixNano())
 	buffered.Writer.Reset(h.conn)
 	return h.conn, buffered, nil
 }
