@@ -2,7 +2,11 @@ package gateway
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -86,5 +90,42 @@ func TestAClientThatAnswersNoPingIsClosedInTime(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLittleWaitsInAWebSocketsConnection: what waits there is ahead of a ping.
+func TestLittleWaitsInAWebSocketsConnection(t *testing.T) {
+	taken := make(chan int, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := (&hijacker{ResponseWriter: w, timeout: time.Second}).Hijack()
+		if err != nil {
+			t.Error(err)
+			close(taken)
+			return
+		}
+		defer conn.Close()
+		if err := conn.SetWriteDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+			t.Error(err)
+		}
+		n, err := conn.(*webSocketConn).Conn.Write(make([]byte, 64<<20))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("wrote %d: %v, want that the buffers are full", n, err)
+		}
+		taken <- n
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(*net.TCPConn).SetReadBuffer(32 << 10); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write([]byte("GET / HTTP/1.1\r\nHost: x\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-taken; n == 0 || n > 512<<10 {
+		t.Errorf("%d KiB were taken by nobody", n>>10)
 	}
 }

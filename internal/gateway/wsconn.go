@@ -27,6 +27,10 @@ type webSocketConn struct {
 // faster than it reads gets an answer to some (RFC 6455 section 5.5.3).
 const maxQueued = 1 << 10
 
+// writeBuffer is what the kernel may hold of a connection's writes, in bytes (Linux takes it twice). It would take
+// megabytes, and a ping behind them reaches a slow client too late.
+const writeBuffer = 128 << 10
+
 // Read notes that the client is alive.
 func (c *webSocketConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
@@ -111,6 +115,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err := buffered.Flush(); err != nil { // the response's head
 		conn.Close()
 		return nil, nil, err
+	}
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(writeBuffer) // without it pings wait longer
 	}
 	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout}
 	buffered.Writer.Reset(h.conn)
