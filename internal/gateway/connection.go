@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -127,13 +128,15 @@ func (c *connection) loop(ctx context.Context) error {
 // pass polls every feed that has something pending and writes all that came in one write. It reports whether there may
 // be more.
 func (c *connection) pass(ctx context.Context) (more bool, err error) {
+	batch := c.g.batch()
+	defer c.g.batches.Put(batch)
 	for i := 0; i < len(c.feeds); i++ {
 		f := c.feeds[i]
 		if !f.pending.Swap(false) {
 			continue
 		}
-		n, err := f.poll(&c.out)
-		if n > 0 {
+		again, err := f.poll(batch, &c.out)
+		if again {
 			f.pending.Store(true)
 			more = true
 		}
@@ -147,6 +150,14 @@ func (c *connection) pass(ctx context.Context) (more bool, err error) {
 		}
 	}
 	return more, c.flush(ctx)
+}
+
+// batch returns an empty batch of the pool.
+func (g *Gateway) batch() *fanout.Batch {
+	if b, ok := g.batches.Get().(*fanout.Batch); ok {
+		return b
+	}
+	return new(fanout.Batch)
 }
 
 // survives ends one subscription of a connection that has others, or may have, and tells the client. Who is too slow

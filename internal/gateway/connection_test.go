@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
@@ -133,10 +135,64 @@ func TestASharedFrameAloneIsNotCopied(t *testing.T) {
 		l.stop(t)
 	})
 	var out outgoing
-	f := &feed{sub: &fakeSub{batches: [][]fanout.Item{{sharedItem(sse{}, "a", 1)}}}, frames: sse{}}
-	if _, err := f.poll(&out); err != nil || out.buf != nil || &out.bytes()[0] != &f.batch.Items[0].Frame[0] {
+	one := sharedItem(sse{}, "a", 1)
+	f := &feed{sub: &fakeSub{batches: [][]fanout.Item{{one}}}, frames: sse{}}
+	if _, err := f.poll(new(fanout.Batch), &out); err != nil || out.buf != nil || &out.bytes()[0] != &one.Frame[0] {
 		t.Errorf("%v: the hub's frame was copied", err)
 	}
+}
+
+// TestAnIdleConnectionHoldsNoMessage: it has let go of what it delivered, so that the hub's window may.
+func TestAnIdleConnectionHoldsNoMessage(t *testing.T) {
+	for name, f := range map[string]frames{"shared": sse{}, "copied": webSocketFrames{id: "a"}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := startLoop(t, Config{}, f)
+				push := func() weak.Pointer[stream.Message] {
+					one := sharedItem(Formats()[f.format()], "1", 1)
+					l.sub.push(one)
+					return weak.Make(one.Message)
+				}
+				delivered := push()
+				synctest.Wait()
+				runtime.GC()
+				if m := delivered.Value(); m != nil {
+					t.Errorf("%+v is still held", m)
+				}
+				l.stop(t)
+			})
+		})
+	}
+}
+
+func TestNoEmptyPollFollowsADelivery(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(t, Config{}, sse{})
+		before := l.sub.polls
+		for i := range 10 {
+			l.sub.push(item("a", i))
+			synctest.Wait()
+		}
+		if n := l.sub.polls - before; n != 10 {
+			t.Errorf("%d polls for 10 deliveries", n)
+		}
+		l.stop(t)
+	})
+}
+
+// TestWhatAPollLeftIsPolledAtOnce: the hub doesn't wake for it.
+func TestWhatAPollLeftIsPolledAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(t, Config{}, sse{})
+		l.sink.take()
+		l.sub.mu.Lock()
+		l.sub.batches = [][]fanout.Item{{item("a", 1)}, {item("b", 2)}, {item("c", 3)}}
+		l.sub.mu.Unlock()
+		l.sub.req.Wake()
+		synctest.Wait()
+		wantWrites(t, l.sink.take(), "data: a\nid: P1\n\n", "data: b\nid: P2\n\n", "data: c\nid: P3\n\n")
+		l.stop(t)
+	})
 }
 
 func TestGapIsToldAndThenPassed(t *testing.T) {

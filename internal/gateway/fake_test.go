@@ -118,12 +118,13 @@ func (s *fakeSub) Poll(b *fanout.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.polls++
-	b.Items = b.Items[:0]
+	b.Reset()
 	if len(s.batches) == 0 {
 		return s.err
 	}
 	b.Items = append(b.Items, s.batches[0]...)
-	s.batches = s.batches[1:]
+	s.batches = slices.Delete(s.batches, 0, 1)
+	b.More = len(s.batches) > 0 || s.err != nil
 	s.position = b.Items[len(b.Items)-1].ID
 	s.told = s.position
 	return nil

@@ -16,8 +16,7 @@ type feed struct {
 	sub     subscription
 	frames  frames
 	pending atomic.Bool // Poll may have something; set by the hub
-	batch   fanout.Batch
-	since   time.Time // when it began: what is older is a replay
+	since   time.Time   // when it began: what is older is a replay
 	topics  []topicCount
 }
 
@@ -37,11 +36,13 @@ func (f *feed) count(topics []string, transport string, m *metrics) {
 	}
 }
 
-// poll polls once and appends what came to out. It returns how many items that were.
-func (f *feed) poll(out *outgoing) (int, error) {
-	err := f.sub.Poll(&f.batch)
-	for i := range f.batch.Items {
-		item := &f.batch.Items[i]
+// poll polls once and appends what came to out; batch is empty before and after it. It reports whether there may be
+// more at once.
+func (f *feed) poll(batch *fanout.Batch, out *outgoing) (more bool, err error) {
+	err = f.sub.Poll(batch)
+	more = batch.More
+	for i := range batch.Items {
+		item := &batch.Items[i]
 		switch {
 		case item.Gap != nil:
 			out.buf = f.frames.appendGap(out.own(), item.Gap, item.ID)
@@ -55,7 +56,8 @@ func (f *feed) poll(out *outgoing) (int, error) {
 		}
 		f.note(item.Message, out)
 	}
-	return len(f.batch.Items), err
+	batch.Reset()
+	return more, err
 }
 
 func (f *feed) note(m *stream.Message, out *outgoing) {

@@ -109,6 +109,7 @@ type Gateway struct {
 	access  *auth.Access
 	metrics *metrics
 	buffers sync.Pool // of *[]byte, for what is about to be written
+	batches sync.Pool // of *fanout.Batch, empty; a connection has one only while it polls
 
 	draining context.Context // done once Shutdown begins: streams end
 	drain    context.CancelFunc
