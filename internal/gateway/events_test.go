@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/fanout"
@@ -193,28 +194,30 @@ func TestAClientThatTakesNothingIsClosed(t *testing.T) {
 	})
 }
 
+// TestAStreamOverHTTP2OutlivesTheWriteTimeout: a deadline ends a stream of HTTP/2 though nothing is being written.
 func TestAStreamOverHTTP2OutlivesTheWriteTimeout(t *testing.T) {
-	f := newFace(t, Config{WriteTimeout: 20 * time.Millisecond})
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	transport := &http.Transport{Protocols: protocols}
-	defer transport.CloseIdleConnections()
-	r, _ := http.NewRequestWithContext(t.Context(), "GET", f.url+"/v1/events?topic=orders", nil)
-	resp, err := transport.RoundTrip(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	body := bufio.NewReader(resp.Body)
-	readBlock(t, body)
-	if resp.ProtoMajor != 2 {
-		t.Fatalf("spoke %s", resp.Proto)
-	}
-	time.Sleep(100 * time.Millisecond) // longer than the timeout, with nothing to write
-	f.sub(t, 0).push(item("a", 1))
-	if got := readBlock(t, body); got != "data: a\nid: P1\n" {
-		t.Errorf("got %q", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, Config{WriteTimeout: 5 * time.Second})
+		transport := n.transport(t, 0)
+		transport.Protocols = new(http.Protocols)
+		transport.Protocols.SetUnencryptedHTTP2(true)
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", "http://gateway/v1/events?topic=orders", nil)
+		resp, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		body := bufio.NewReader(resp.Body)
+		readBlock(t, body)
+		if resp.ProtoMajor != 2 {
+			t.Fatalf("spoke %s", resp.Proto)
+		}
+		time.Sleep(14 * time.Second) // longer than the timeout, and before the heartbeat: there is nothing to write
+		n.hubs.sub(0).push(item("a", 1))
+		if got := readBlock(t, body); got != "data: a\nid: P1\n" {
+			t.Errorf("got %q", got)
+		}
+	})
 }
 
 func TestShutdownEndsStreamsAndRefusesNewOnes(t *testing.T) {
