@@ -284,28 +284,6 @@ func TestShutdownClosesWebSocketsWith1012(t *testing.T) {
 	}
 }
 
-// TestAClientThatAnswersNoPingIsClosed has one whose library is never run.
-func TestAClientThatAnswersNoPingIsClosed(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	f := newFace(t, Config{Heartbeat: 10 * time.Millisecond, WriteTimeout: 40 * time.Millisecond, Metrics: registry})
-	silent := f.dial(t, "?topic=orders") // answers when it reads
-	alive := f.dial(t, "?topic=orders&heartbeat=event")
-	beats := 0
-	for f.hubs.sub(0) == nil || metric(t, registry, "streamgw_connections_closed_total", "timeout", "websocket") == 0 {
-		if alive.next() == `{"type":"heartbeat"}` {
-			beats++
-		}
-	}
-	<-f.sub(t, 0).closed
-	if beats == 0 {
-		t.Error("no heartbeat was seen")
-	}
-	if n := metric(t, registry, "streamgw_connections", "websocket"); n != 1 {
-		t.Errorf("%v connections are left, want the one that answers", n)
-	}
-	_ = silent
-}
-
 // TestPingsDuringLargeWrites: the library's frames go between the gateway's, and damage none.
 func TestPingsDuringLargeWrites(t *testing.T) {
 	f := newFace(t, Config{})

@@ -16,10 +16,10 @@ import (
 )
 
 // dial opens a WebSocket of a client that takes 32 KiB in each pause.
-func (n *network) dial(t *testing.T, pause time.Duration) *websocket.Conn {
+func (n *network) dial(t *testing.T, query string, pause time.Duration) *websocket.Conn {
 	t.Helper()
 	client := &http.Client{Transport: n.transport(t, pause)}
-	c, _, err := websocket.Dial(t.Context(), "http://gateway/v1/ws?topic=orders", &websocket.DialOptions{HTTPClient: client})
+	c, _, err := websocket.Dial(t.Context(), "http://gateway/v1/ws"+query, &websocket.DialOptions{HTTPClient: client})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func (n *network) dial(t *testing.T, pause time.Duration) *websocket.Conn {
 func TestAClientThatTakesALargeMessageSlowlyStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, Config{})
-		c := n.dial(t, time.Second)
+		c := n.dial(t, "?topic=orders", time.Second)
 		defer c.CloseNow()
 		begun := time.Now()
 		large := strings.Repeat("x", 8<<20)
@@ -53,8 +53,35 @@ func TestAClientThatTakesALargeMessageSlowlyStays(t *testing.T) {
 	})
 }
 
-// TestAClientThatAnswersNoPingIsClosedInTime has one that takes all and says nothing.
-func TestAClientThatAnswersNoPingIsClosedInTime(t *testing.T) {
+// TestAClientThatAnswersPingsStays: that is all that it does.
+func TestAClientThatAnswersPingsStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, Config{})
+		c := n.dial(t, "?topic=orders&heartbeat=event", 0)
+		defer c.CloseNow()
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+time.Second)
+		defer cancel()
+		beats := 0
+		for {
+			_, b, err := c.Read(ctx)
+			if ctx.Err() != nil {
+				break
+			}
+			if err != nil {
+				t.Fatalf("after %d heartbeats: %v", beats, err)
+			}
+			if string(b) == `{"type":"heartbeat"}` {
+				beats++
+			}
+		}
+		if beats != 40 {
+			t.Errorf("%d heartbeats in ten minutes, want 40", beats)
+		}
+	})
+}
+
+// TestAClientThatAnswersNoPingIsClosed has one that takes all and says nothing.
+func TestAClientThatAnswersNoPingIsClosed(t *testing.T) {
 	for name, tt := range map[string]struct {
 		heartbeat, timeout, want time.Duration
 	}{
