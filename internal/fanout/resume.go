@@ -210,7 +210,7 @@ func (c *cursor) answer(r *replay, parts []stream.PartBatch, size int64, err err
 			c.hub.hubs.held.push(c)
 		}
 	}
-	if r.probe && err == nil {
+	if r.probe && err == nil && len(parts) == len(r.req.Ranges) {
 		c.probed = true
 	}
 	c.wake()

@@ -177,11 +177,16 @@ func (c *Client) address(broker int32) (string, error) {
 	return addr, nil
 }
 
+// metadataRequest asks for topics, or for all when none is named, and creates none.
+func metadataRequest(topics []string) *sarama.MetadataRequest {
+	request := sarama.NewMetadataRequest(protocol, topics)
+	request.AllowAutoTopicCreation = false
+	return request
+}
+
 func (c *Client) askMetadata(ctx context.Context, addr string, topics []string) (*metadata, error) {
 	response, err := exchange(ctx, c, lookups, addr, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
-		request := sarama.NewMetadataRequest(protocol, topics)
-		request.AllowAutoTopicCreation = false
-		return b.GetMetadata(request)
+		return b.GetMetadata(metadataRequest(topics))
 	})
 	if err != nil {
 		return nil, err

@@ -130,7 +130,8 @@ func aside[T any](ctx context.Context, c *Client, b *sarama.Broker, f func(*sara
 }
 
 // exchange sends one request to an address over a connection of its lane, which no long poll ever uses, and returns
-// its answer. A connection that had been idle may be gone: then f is called again, with a new one.
+// its answer. A connection that had been idle may be gone: then f is called again, with a new one, unless it writes:
+// what was asked may have been done.
 func exchange[T any](ctx context.Context, c *Client, lane lane, addr string, f func(*sarama.Broker) (T, error)) (T, error) {
 	var none T
 	p, err := c.pool(poolKey{lane, addr})
@@ -161,10 +162,12 @@ func exchange[T any](ctx context.Context, c *Client, lane lane, addr string, f f
 			return value, nil
 		}
 		asked = true
-		if fresh || ctx.Err() != nil {
+		if !fresh {
+			p.drop() // the others are as old
+		}
+		if fresh || lane == writes || ctx.Err() != nil {
 			return none, fmt.Errorf("ask %s: %w: %w", addr, errNoAnswer, err)
 		}
-		p.drop() // the others are as old
 	}
 }
 

@@ -83,9 +83,7 @@ func unreadable(err error) bool {
 // connection just before, or just after, was of these or met an error: a broker's own word doesn't lag behind its log.
 func (c *Client) identify(ctx context.Context, b *sarama.Broker, topics []string) (map[string]topicMetadata, error) {
 	response, err := aside(ctx, c, b, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
-		request := sarama.NewMetadataRequest(protocol, topics)
-		request.AllowAutoTopicCreation = false
-		return b.GetMetadata(request)
+		return b.GetMetadata(metadataRequest(topics))
 	})
 	if err != nil {
 		return nil, fmt.Errorf("ask %s about topics: %w", b.Addr(), err)

@@ -289,6 +289,9 @@ func (f *fetcher) unreadable(ctx context.Context, p *part, limits fetchLimits, e
 
 // handle emits what an answer has, once a reading.
 func (f *fetcher) handle(ctx context.Context, parts []*part, response *sarama.FetchResponse) error {
+	if response.ThrottleTime > 0 && len(response.Blocks) == 0 {
+		return nil // a quota (KIP-219): sarama waits as long as the broker says before it asks again
+	}
 	var order []*reading
 	got := map[*reading][]delivery{}
 	for _, p := range parts {
@@ -338,18 +341,18 @@ func (f *fetcher) readBlock(ctx context.Context, p *part, block *sarama.FetchRes
 		p.end, p.start, p.checked = -1, 0, false // another log, or another leader: which topic's?
 		return batch, false, nil
 	}
-	p.failures, p.refused = 0, 0
+	p.refused = 0
 	p.end, p.start = block.HighWaterMarkOffset, block.LogStartOffset
 	page := f.records.read(block, p.reading.topic, p.partition, span{from: p.next, to: forever, budget: forever})
 	if page.next == p.next {
 		if f.readableEnd(block) > p.next {
 			f.starve(p)
 		} else {
-			p.starved, p.alone = 0, false
+			p.failures, p.starved, p.alone = 0, 0, false
 		}
 		return batch, false, nil
 	}
-	p.starved, p.alone = 0, false
+	p.failures, p.starved, p.alone = 0, 0, false
 	batch.Messages, batch.Next = page.messages, page.next
 	return batch, true, nil
 }

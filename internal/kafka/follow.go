@@ -9,7 +9,8 @@ import (
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// goneAfter is how many look-ups in a row must miss a topic until it counts as deleted: one broker may lag.
+// goneAfter is how many look-ups in a row must miss a topic until it counts as deleted, or name an earlier one of its name
+// until that is believed: one broker may lag.
 const goneAfter = 3
 
 // applyLocked has a reading follow what metadata says of its topic: its parts go to the leaders' fetchers, partitions
@@ -22,11 +23,14 @@ func (r *Reader) applyLocked(rd *reading, md topicMetadata, now time.Time) {
 			r.log.Info("topic can't be read now", "topic", rd.topic, "error", err)
 		}
 		r.backOffLocked(rd, now)
-		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound && rd.failures >= goneAfter {
-			rd.tellGone(true)
+		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.NotFound {
+			if rd.missing++; rd.missing >= goneAfter {
+				rd.tellGone(true)
+			}
 		}
 		return
 	}
+	rd.missing = 0
 	rd.tellGone(false)
 	rd.mu.Lock()
 	defer rd.mu.Unlock()
@@ -34,13 +38,14 @@ func (r *Reader) applyLocked(rd *reading, md topicMetadata, now time.Time) {
 		return
 	}
 	if !sameID(rd.id, md.id) {
-		if slices.Contains(rd.past, md.id) {
+		if rd.again++; slices.Contains(rd.past, md.id) && rd.again < goneAfter {
 			r.backOffLocked(rd, now) // the broker lags
 			return
 		}
 		r.restartLocked(rd, md)
 		return
 	}
+	rd.again = 0
 	for i, pm := range md.partitions {
 		if i == len(rd.parts) {
 			r.log.Info("partition was added", "topic", rd.topic, "partition", i)
@@ -104,14 +109,17 @@ func (r *Reader) lost(parts []*part, err error) {
 	r.wakeUp()
 }
 
-// restartLocked has a reading begin anew, in a topic that was created under the name of the one it has read. Nothing
-// more is emitted of that one.
+// restartLocked has a reading begin anew, in a topic that was created under the name of the one it has read, if its
+// leaders say so too.
 func (r *Reader) restartLocked(rd *reading, md topicMetadata) {
 	r.log.Info("topic was created again", "topic", rd.topic, "was", rd.id, "is", md.id)
-	rd.buryLocked()
 	rd.restarting = true
 	r.run(func() {
-		begin, err := r.beginning(r.ctx, rd.topic, md)
+		var begin []int64
+		err := r.client.confirm(r.ctx, rd.topic, md)
+		if err == nil {
+			begin, err = r.beginning(r.ctx, rd.topic, md)
+		}
 		if err == nil {
 			rd.begin(md.id, begin, begin, r.metrics.lagOf(rd.topic))
 		}

@@ -31,7 +31,8 @@ const (
 	historyBytes    = 1 << 20          // of an answer, when the request names no bound
 	leastFetch      = 64 << 10         // less isn't worth a request
 	mostFetch       = 64 << 20
-	leastSilences   = 5 // answers without a record or an error before it is believed that there is none
+	leastSilences   = 5                      // answers without a record or an error before it is believed that there is none
+	patientFetch    = 500 * time.Millisecond // what a leader has for each of them: tiered storage takes its time
 )
 
 // NewHistory returns a History of the client's cluster. It connects when it first reads.
@@ -159,12 +160,15 @@ func (h *historyRead) attempt(ctx context.Context) ([]stream.PartBatch, error) {
 	first := h.req.Ranges[0]
 	failure := error(stream.Errorf(stream.Unavailable, "Kafka has nothing of %s from offset %d of partition %d on", h.req.Topic, first.From, first.Partition))
 	for _, r := range h.req.Ranges {
-		parts, err := h.askLeaders(ctx, md, []stream.Range{r})
-		if final(err) || len(parts) > 0 {
-			return parts, err
-		}
-		if err != nil {
-			failure = err
+		for silences := -1; silences < h.silences[r.Partition]; { // as long as there is one more
+			silences = h.silences[r.Partition]
+			parts, err := h.askLeaders(ctx, md, []stream.Range{r})
+			if final(err) || len(parts) > 0 {
+				return parts, err
+			}
+			if err != nil {
+				failure = err
+			}
 		}
 	}
 	return nil, failure
@@ -273,7 +277,11 @@ func (h *historyRead) ask(ctx context.Context, leader int32, md topicMetadata, r
 		var failure error
 		for _, probes := range []bool{false, true} {
 			limits := fetchLimits{bytes: share, partition: share}
+			if h.alone {
+				limits.wait = patientFetch
+			}
 			if probes {
+				limits.wait = 0
 				limits.partition = 1 // only whether the offset is refused matters
 			}
 			led := slices.DeleteFunc(slices.Clone(ranges), func(r stream.Range) bool { return probe(r) != probes })

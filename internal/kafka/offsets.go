@@ -110,6 +110,36 @@ func (c *Client) sameTopic(ctx context.Context, topic string, id stream.Incarnat
 	return t, nil
 }
 
+// confirm has every leader of a topic say that it is the one that md names. Metadata may come from a broker that lags, and
+// a leader that lags would answer for the topic that had the name before. The error is of kind Unavailable.
+func (c *Client) confirm(ctx context.Context, topic string, md topicMetadata) error {
+	asked := map[int32]bool{}
+	for i, p := range md.partitions {
+		if asked[p.leader] {
+			continue
+		}
+		asked[p.leader] = true
+		addr, err := c.address(p.leader)
+		if err != nil {
+			return unavailable(fmt.Errorf("partition %d of %s: %w", i, topic, sarama.ErrLeaderNotAvailable))
+		}
+		attempt, cancel := context.WithTimeout(ctx, lookupPatience)
+		response, err := exchange(attempt, c, lookups, addr, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
+			return b.GetMetadata(metadataRequest([]string{topic}))
+		})
+		cancel()
+		if err != nil {
+			return unavailable(fmt.Errorf("ask %s about topic %s: %w", addr, topic, err))
+		}
+		for _, t := range response.Topics {
+			if said := newTopicMetadata(t); said.err != sarama.ErrNoError || !sameID(said.id, md.id) {
+				return unavailable(fmt.Errorf("topic %s: its leader %s knows another one", topic, addr))
+			}
+		}
+	}
+	return nil
+}
+
 // offsetQuery is what a ListOffsets request asks for each partition.
 type offsetQuery struct {
 	topic     string

@@ -95,6 +95,9 @@ func (r *Reader) stand(ctx context.Context, topic string) (md topicMetadata, sta
 		if md, err = r.client.readableTopic(limited, topic); err != nil {
 			return err
 		}
+		if err = r.client.confirm(limited, topic, md); err != nil {
+			return err
+		}
 		start.Incarnation = md.id
 		if start.Begin, err = r.client.offsets(limited, topic, md, stream.Earliest); err != nil {
 			return err

@@ -26,6 +26,8 @@ type reading struct {
 
 	restarting bool      // guarded by the Reader's lock: a goroutine looks up where the new topic begins
 	known      bool      // guarded by the Reader's lock: its parts are what metadata said last
+	missing    int       // guarded by the Reader's lock: look-ups in a row that found no topic
+	again      int       // guarded by the Reader's lock: look-ups in a row that found another topic than the one it reads
 	failures   int       // guarded by the Reader's lock: in a row, of the topic as a whole
 	retry      time.Time // guarded by the Reader's lock: not before this
 }

@@ -26,7 +26,7 @@ type writer struct {
 	partition int32
 
 	mu    sync.Mutex // guards what follows
-	idle  *sync.Cond // running has become false
+	idle  *sync.Cond // works has become false
 	queue []item
 	works bool // somebody is in run
 
@@ -80,13 +80,13 @@ func (w *writer) run() {
 			return
 		}
 		first, err := w.write(batch)
-		if len(batch) > 1 && errors.Is(err, errTooLarge) { // one by one, each has its own answer
+		if len(batch) > 1 && errors.Is(err, errSplit) { // until who is at fault is alone
 			w.putBack(batch)
-			most = 1
+			most = len(batch) / 2
 			continue
 		}
 		w.settleAll(batch, first, err)
-		most = batchRecords
+		most = min(2*most, batchRecords)
 	}
 }
 
@@ -136,7 +136,7 @@ func (w *writer) settleAll(batch []item, first int64, err error) {
 
 // write writes a batch and returns the offset of its first record. It asks again, with the same numbers, until a
 // leader has answered or the time of all its records is over: then nobody knows whether it was written, and the next
-// batch has a new identity.
+// batch has a new identity. With the same numbers a leader would take it for this one, and acknowledge what it never wrote.
 func (w *writer) write(batch []item) (first int64, err error) {
 	deadline := batch[0].deadline
 	for _, i := range batch {
@@ -160,7 +160,7 @@ func (w *writer) write(batch []item) (first int64, err error) {
 		return err
 	})
 	if err != nil {
-		if sent {
+		if sent || !errors.Is(err, errSplit) {
 			w.identity = identity{}
 		}
 		return -1, err
@@ -231,8 +231,8 @@ func (w *writer) identify(ctx context.Context) error {
 }
 
 var (
-	errTooLarge = errors.New("larger than Kafka takes")
-	errFinal    = errors.New("asking again can't help")
+	errSplit = errors.New("Kafka refused a record of the batch, and wrote none") // alone, the others may be taken
+	errFinal = errors.New("asking again can't help")
 )
 
 // send sends items to the partition's leader, once, and returns what that answers.
@@ -287,7 +287,8 @@ func (w *writer) leader(ctx context.Context) (string, error) {
 // mayBeWritten reports whether a broker that answers so may have written the batch all the same.
 func mayBeWritten(code sarama.KError) bool {
 	switch code {
-	case sarama.ErrRequestTimedOut, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrNetworkException, sarama.ErrUnknown:
+	case sarama.ErrRequestTimedOut, sarama.ErrNotEnoughReplicasAfterAppend, sarama.ErrNetworkException, sarama.ErrUnknown,
+		sarama.ErrNotLeaderForPartition, sarama.ErrKafkaStorageError: // it was the leader until it waited for the replicas
 		return true
 	}
 	return false
@@ -300,9 +301,9 @@ func (w *writer) judge(code sarama.KError, sent bool) error {
 	case sarama.ErrNoError:
 		return nil
 	case sarama.ErrMessageSizeTooLarge, sarama.ErrMessageSetSizeTooLarge:
-		return &stream.Error{Kind: stream.TooLarge, Detail: "the record is larger than the topic " + w.topic + " takes", Err: errors.Join(errTooLarge, cause)}
+		return &stream.Error{Kind: stream.TooLarge, Detail: "the record is larger than the topic " + w.topic + " takes", Err: errors.Join(errSplit, cause)}
 	case sarama.ErrInvalidRecord, sarama.ErrInvalidTimestamp, sarama.ErrPolicyViolation:
-		return &stream.Error{Kind: stream.BadRequest, Detail: "the topic " + w.topic + " doesn't take such a record: " + code.Error(), Err: cause}
+		return &stream.Error{Kind: stream.BadRequest, Detail: "the topic " + w.topic + " doesn't take such a record: " + code.Error(), Err: errors.Join(errSplit, cause)}
 	case sarama.ErrTopicAuthorizationFailed, sarama.ErrClusterAuthorizationFailed:
 		return &stream.Error{Kind: stream.Forbidden, Detail: "Kafka doesn't let this gateway write to the topic " + w.topic, Err: cause}
 	case sarama.ErrDuplicateSequenceNumber:
