@@ -231,7 +231,7 @@ func (w *writer) identify(ctx context.Context) error {
 }
 
 var (
-	errSplit = errors.New("Kafka refused a record of the batch, and wrote none") // alone, the others may be taken
+	errSplit = errors.New("a record of the batch was refused, and none was written") // alone, the others may be taken
 	errFinal = errors.New("asking again can't help")
 )
 
