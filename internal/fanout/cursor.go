@@ -30,7 +30,7 @@ type cursor struct {
 	placed  bool
 	settled uint64 // on its own and placed: from here on it lacks every entry
 	probed  bool   // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
-	counted string // what the metric of replays has counted since it was last in step
+	counted bool   // the metric of replays has counted it since it was last in step
 
 	reading   bool // a read of history is under way
 	chunk     []stream.PartBatch
@@ -148,7 +148,7 @@ func (c *cursor) leaveStepLocked() error {
 		return err // of our own making: it reads
 	}
 	c.own, _ = p.Topic(c.hub.topic)
-	c.synced, c.placed, c.probed, c.counted = false, false, false, ""
+	c.synced, c.placed, c.probed, c.counted = false, false, false, false
 	c.listLocked()
 	return nil
 }

@@ -301,7 +301,8 @@ func (h *Hub) follow(ctx context.Context, id stream.Incarnation) error {
 }
 
 // Reserve counts n bytes that a transport holds for a client (a pending write) against Config.Memory. Windows shrink
-// to make room, and who holds history without taking it loses it for now; false says that there is none, and then the client is to be closed as overloaded.
+// to make room, and who holds history without taking it loses it for now; false says that there is none, and then the
+// client is to be closed as overloaded.
 func (h *Hubs) Reserve(n int64) bool {
 	if h.memory.take(n) {
 		return true

@@ -142,7 +142,7 @@ func subscribe(t testing.TB, h *Hubs, req Request) *Subscription {
 	return s
 }
 
-// wantKinds checks the kind of an error.
+// wantKind checks the kind of an error.
 func wantKind(t *testing.T, err error, want stream.Kind) {
 	t.Helper()
 	if e, ok := errors.AsType[*stream.Error](err); !ok || e.Kind != want {

@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/goodgo/streamgw/internal/stream"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // stepOwn brings a cursor that is on its own nearer to the hub: it asks for history, or walks the window.
@@ -97,7 +98,7 @@ func (c *cursor) placeLocked() bool {
 		}
 	}
 	if len(ranges) > 0 {
-		c.count(h.hubs.metrics.replaysKafka, "kafka")
+		c.count(h.hubs.metrics.replaysKafka)
 	}
 	probe := len(ranges) == 0 && !c.probed
 	for p, n := range c.own.Next {
@@ -116,7 +117,7 @@ func (c *cursor) placeLocked() bool {
 	c.seq, c.settled = w.place(c.own.Next)
 	c.placed = true
 	if c.seq < w.end() {
-		c.count(h.hubs.metrics.replaysWindow, "window")
+		c.count(h.hubs.metrics.replaysWindow)
 	}
 	if w.ahead(c.own.Next) {
 		c.settled = math.MaxUint64
@@ -124,11 +125,12 @@ func (c *cursor) placeLocked() bool {
 	return true
 }
 
-// count counts a replay, once until the cursor has been in step again; one from Kafka that then walks the window is one from Kafka.
-func (c *cursor) count(counter interface{ Inc() }, source string) {
-	if c.counted == "" {
-		c.counted = source
-		counter.Inc()
+// count counts a replay, once until the cursor has been in step again: one from Kafka that then walks the window is
+// one from Kafka.
+func (c *cursor) count(replays prometheus.Counter) {
+	if !c.counted {
+		c.counted = true
+		replays.Inc()
 	}
 }
 

@@ -124,17 +124,13 @@ func (c *Client) confirm(ctx context.Context, topic string, md topicMetadata) er
 			return unavailable(fmt.Errorf("partition %d of %s: %w", i, topic, sarama.ErrLeaderNotAvailable))
 		}
 		attempt, cancel := context.WithTimeout(ctx, lookupPatience)
-		response, err := exchange(attempt, c, lookups, addr, func(b *sarama.Broker) (*sarama.MetadataResponse, error) {
-			return b.GetMetadata(metadataRequest([]string{topic}))
-		})
+		answer, err := c.askMetadata(attempt, addr, []string{topic})
 		cancel()
 		if err != nil {
 			return unavailable(fmt.Errorf("ask %s about topic %s: %w", addr, topic, err))
 		}
-		for _, t := range response.Topics {
-			if said := newTopicMetadata(t); said.err != sarama.ErrNoError || !sameID(said.id, md.id) {
-				return unavailable(fmt.Errorf("topic %s: its leader %s knows another one", topic, addr))
-			}
+		if said := answer.topics[topic]; said.err != sarama.ErrNoError || !sameID(said.id, md.id) {
+			return unavailable(fmt.Errorf("topic %s: its leader %s knows another one", topic, addr))
 		}
 	}
 	return nil
