@@ -22,6 +22,16 @@ func TestContractSource(t *testing.T) {
 	onClusters(t, func(t *testing.T, env streamtest.Env) { streamtest.TestSource(t, env) })
 }
 
+func TestContractSourceInSessions(t *testing.T) {
+	onClusters(t, func(t *testing.T, env streamtest.Env) {
+		reader := NewReader(env.History.(*History).client)
+		reader.sessionParts = 1
+		run(t, reader)
+		env.Source = reader
+		streamtest.TestSource(t, env)
+	})
+}
+
 func TestContractHistory(t *testing.T) {
 	onClusters(t, func(t *testing.T, env streamtest.Env) { streamtest.TestHistory(t, env) })
 }
@@ -51,6 +61,13 @@ func newEnv(t *testing.T, brokers []string, compact func()) streamtest.Env {
 func runReader(t *testing.T, client *Client) *Reader {
 	t.Helper()
 	reader := NewReader(client)
+	run(t, reader)
+	return reader
+}
+
+// run runs a Reader until the test ends.
+func run(t *testing.T, reader *Reader) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- reader.Run(ctx) }()
@@ -60,7 +77,6 @@ func runReader(t *testing.T, client *Client) *Reader {
 			t.Errorf("Run returned %v, want its context's error", err)
 		}
 	})
-	return reader
 }
 
 // contractCluster is a streamtest.Cluster, by way of software that isn't sarama.
@@ -125,6 +141,7 @@ func (c *contractCluster) producer(codec string) (*kgo.Client, error) {
 	p, err := kgo.NewClient(
 		kgo.SeedBrokers(c.brokers...), kgo.ProducerBatchCompression(codecs[codec]), kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchMaxBytes(1<<20), kgo.ProducerLinger(5*time.Millisecond), kgo.MetadataMinAge(20*time.Millisecond),
+		kgo.MetadataMaxAge(time.Second), // once in many runs a producer waited for its next look, five minutes by default, after a broker had gone
 	)
 	if err == nil {
 		c.producers[codec] = p

@@ -38,10 +38,9 @@ type fetchLimits struct {
 	partition int32         // of each partition in it
 }
 
-// fetch asks a broker for what several partitions have from their places on, in one request without a session. Whether
-// the answer has room for all of them is random: sarama writes a request's partitions in the order of a map.
-func (c *Client) fetch(ctx context.Context, b *sarama.Broker, places []place, limits fetchLimits) (*sarama.FetchResponse, error) {
-	request := &sarama.FetchRequest{
+// fetchRequest returns a request for no partition yet, and without a session.
+func (c *Client) fetchRequest(limits fetchLimits) *sarama.FetchRequest {
+	return &sarama.FetchRequest{
 		Version:      11, // the last with topic names but for 12, which adds nothing that sarama shows
 		MaxWaitTime:  int32(limits.wait.Milliseconds()),
 		MinBytes:     1,
@@ -49,9 +48,20 @@ func (c *Client) fetch(ctx context.Context, b *sarama.Broker, places []place, li
 		Isolation:    c.isolation(),
 		SessionEpoch: -1, // no session (KIP-227)
 	}
+}
+
+// fetch asks a broker for what several partitions have from their places on, in one request without a session. Whether
+// the answer has room for all of them is random: sarama writes a request's partitions in the order of a map.
+func (c *Client) fetch(ctx context.Context, b *sarama.Broker, places []place, limits fetchLimits) (*sarama.FetchResponse, error) {
+	request := c.fetchRequest(limits)
 	for _, p := range places {
 		request.AddBlock(p.topic, p.partition, p.offset, limits.partition, p.epoch)
 	}
+	return c.fetchAside(ctx, b, request)
+}
+
+// fetchAside makes a request, and returns when ctx ends whatever sarama waits for.
+func (c *Client) fetchAside(ctx context.Context, b *sarama.Broker, request *sarama.FetchRequest) (*sarama.FetchResponse, error) {
 	var damage error // of the answer, after which the connection is as good as before
 	response, err := aside(ctx, c, b, func(b *sarama.Broker) (*sarama.FetchResponse, error) {
 		response, err := b.Fetch(request)
@@ -63,11 +73,16 @@ func (c *Client) fetch(ctx context.Context, b *sarama.Broker, places []place, li
 	if err == nil {
 		err = damage
 	}
+	return fetched(b, response, err)
+}
+
+// fetched returns the outcome of a fetch with its error, also one that the answer as a whole has.
+func fetched(b *sarama.Broker, response *sarama.FetchResponse, err error) (*sarama.FetchResponse, error) {
+	if err == nil && response.ErrorCode != 0 {
+		err = sarama.KError(response.ErrorCode)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fetch from %s: %w", b.Addr(), err)
-	}
-	if response.ErrorCode != 0 {
-		return nil, fmt.Errorf("fetch from %s: %w", b.Addr(), sarama.KError(response.ErrorCode))
 	}
 	return response, nil
 }

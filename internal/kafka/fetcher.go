@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,23 +15,34 @@ import (
 
 // fetcher reads, from one broker, all that the Reader wants of it: one request after the other over one connection.
 type fetcher struct {
-	reader *Reader
-	broker int32
-	cancel context.CancelFunc
-	added  chan struct{} // has one when incoming has some
+	reader  *Reader
+	broker  int32
+	maxWait time.Duration // how long the broker may hold a request that has nothing
+	cancel  context.CancelFunc
+	added   chan struct{} // has one when incoming has some
 
 	mu       sync.Mutex // guards what follows
 	incoming []*part
 	reads    int       // how many parts it has, as of the last request
 	since    time.Time // when reads became 0
+	polls    bool      // a long poll stands, whose end nobody should wait for
+	guest    *guest    // reads what was added meanwhile; nil: none
 
 	// What follows is run's.
 
-	parts    []*part
-	conn     *sarama.Broker
-	answered time.Time // when the last answer came
-	turn     int       // counts requests, to choose among those that are fetched alone
-	records  recordReader
+	parts      []*part
+	conn       *sarama.Broker
+	unwatch    func() bool // conn isn't hung up any more when run's context ends
+	session    *session    // nil: none
+	hidden     []*part     // of which the session's last answer can't have told
+	throttled  bool        // by the last answer
+	answered   time.Time   // when the last answer came
+	together   []*part     // of parts, as of the last request
+	alone      []*part     // the others
+	turn       int         // counts requests, to choose among those that are fetched alone
+	pacer      pacer
+	records    recordReader
+	deliveries []delivery // of the answer that is read
 }
 
 const (
@@ -40,17 +52,25 @@ const (
 	patientAnswers = 3                     // without room for a partition, or with a puzzling refusal, before more is done about it
 )
 
-func newFetcher(r *Reader, broker int32, cancel context.CancelFunc) *fetcher {
+func newFetcher(r *Reader, broker int32, maxWait time.Duration, cancel context.CancelFunc) *fetcher {
 	return &fetcher{
-		reader: r, broker: broker, cancel: cancel, added: make(chan struct{}, 1),
+		reader: r, broker: broker, maxWait: maxWait, cancel: cancel, added: make(chan struct{}, 1),
 		since: time.Now(),
 	}
 }
 
-// add gives the fetcher another part, from its next request on.
-func (f *fetcher) add(p *part) {
+// addLocked gives the fetcher another part, from its next request on, or has a guest read it until then. The Reader's
+// lock is held.
+func (f *fetcher) addLocked(p *part) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.polls {
+		if f.guest == nil {
+			f.guest = f.reader.newGuestLocked(f.broker)
+		}
+		f.guest.addLocked(p)
+		return
+	}
 	f.incoming = append(f.incoming, p)
 	select {
 	case f.added <- struct{}{}:
@@ -72,7 +92,13 @@ func (f *fetcher) idleSince(now time.Time) time.Duration {
 func (f *fetcher) take() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.parts = slices.DeleteFunc(append(f.parts, f.incoming...), func(p *part) bool { return p.dead.Load() })
+	f.parts = slices.DeleteFunc(append(f.parts, f.incoming...), func(p *part) bool {
+		dead := p.dead.Load()
+		if dead {
+			f.session.drop(p)
+		}
+		return dead
+	})
 	f.incoming = nil
 	if len(f.parts) == 0 && f.reads > 0 {
 		f.since = time.Now()
@@ -85,8 +111,11 @@ func (f *fetcher) take() bool {
 // and may well give them to this fetcher again.
 func (f *fetcher) run(ctx context.Context) {
 	defer f.disconnect()
+	defer f.sendAway()
 	for ctx.Err() == nil {
+		f.sendAway()
 		if !f.take() {
+			f.together, f.alone, f.hidden = nil, nil, nil // nothing of what was read is held
 			select {
 			case <-f.added:
 			case <-ctx.Done():
@@ -105,46 +134,70 @@ func (f *fetcher) round(ctx context.Context) error {
 	if err := f.connect(ctx); err != nil {
 		return err
 	}
-	if time.Since(f.answered) > stall+f.pause() { // much may have happened that the broker had no request to tell by
+	if time.Since(f.answered) > stall+f.longestPause() { // much may have happened that the broker had no request to tell by
 		for _, p := range f.parts {
 			p.checked = false
 		}
 	}
-	if err := f.check(ctx); err != nil || len(f.parts) == 0 {
+	if err := f.check(ctx); err != nil {
 		return err
 	}
-	var together, alone []*part
+	if err := f.fetchHidden(ctx); err != nil || len(f.parts) == 0 {
+		return err
+	}
+	clear(f.together)
+	clear(f.alone)
+	f.together, f.alone = f.together[:0], f.alone[:0]
 	for _, p := range f.parts {
 		if p.alone {
-			alone = append(alone, p)
+			f.session.drop(p)
+			f.alone = append(f.alone, p)
 		} else {
-			together = append(together, p)
+			f.together = append(f.together, p)
 		}
 	}
-	wait := f.reader.client.cfg.MaxWait
-	if len(alone) > 0 {
+	return f.fetchAll(ctx)
+}
+
+// fetchAll fetches once what is fetched together, and one of those that are fetched alone, and pauses if either may have
+// brought something.
+func (f *fetcher) fetchAll(ctx context.Context) error {
+	wait := f.maxWait
+	if len(f.alone) > 0 {
+		wait = 0
 		f.turn++
-		err := f.fetch(ctx, []*part{alone[f.turn%len(alone)]}, fetchLimits{0, fetchBytes, partitionBytes})
-		if err != nil {
+		if err := f.fetch(ctx, []*part{f.alone[f.turn%len(f.alone)]}, fetchLimits{0, fetchBytes, partitionBytes}); err != nil {
 			return err
 		}
-		wait = 0
-	}
-	if len(together) == 0 {
-		return f.pace(ctx)
 	}
 	begun := time.Now()
-	if err := f.fetch(ctx, together, fetchLimits{wait, fetchBytes, partitionBytes}); err != nil {
+	if wait > guestWait && !f.beginPoll() {
+		wait = 0
+	}
+	err := f.fetchTogether(ctx, f.together, fetchLimits{wait, fetchBytes, partitionBytes})
+	f.endPoll()
+	if err != nil {
 		return err
 	}
-	if wait == 0 || time.Since(begun) < wait*9/10 { // something came, or somebody waits alone
-		return f.pace(ctx)
+	if now := time.Now(); wait == 0 || now.Sub(begun) < wait*9/10 { // something came, or somebody waits alone
+		return f.pacer.wait(ctx, f.pacer.pause(now, f.longestPause()))
 	}
 	return nil
 }
 
-// pause is the wait before the next request, so that more comes in one answer: the longer the more a request costs.
-func (f *fetcher) pause() time.Duration {
+// fetchTogether asks for all of parts: many in a session, where quiet ones cost little.
+func (f *fetcher) fetchTogether(ctx context.Context, parts []*part, limits fetchLimits) error {
+	switch {
+	case len(parts) == 0:
+		return nil
+	case f.fits(parts):
+		return f.fetchInSession(ctx, parts, limits)
+	}
+	return f.fetch(ctx, parts, limits)
+}
+
+// longestPause is the longest wait before the next request: the longer the more a request costs.
+func (f *fetcher) longestPause() time.Duration {
 	const each = 2 * time.Microsecond
 	if d := f.reader.client.cfg.Pace; d > 0 {
 		return d + time.Duration(len(f.parts))*each
@@ -152,22 +205,16 @@ func (f *fetcher) pause() time.Duration {
 	return 0
 }
 
-func (f *fetcher) pace(ctx context.Context) error {
-	if d := f.pause(); d > 0 {
-		return sleep(ctx, d)
-	}
-	return nil
-}
-
-func (f *fetcher) connect(ctx context.Context) (err error) {
+func (f *fetcher) connect(ctx context.Context) error {
 	if f.conn != nil {
 		return nil
 	}
-	if f.conn, err = f.reader.client.dial(ctx, f.broker); err != nil {
-		f.conn = nil
+	conn, err := f.reader.client.dial(ctx, f.broker)
+	if err != nil {
 		return err
 	}
-	f.answered = time.Now()
+	f.unwatch = context.AfterFunc(ctx, func() { f.reader.client.hangUp(conn) })
+	f.conn, f.answered = conn, time.Now()
 	f.reader.metrics.connections.Inc()
 	return nil
 }
@@ -176,8 +223,9 @@ func (f *fetcher) disconnect() {
 	if f.conn == nil {
 		return
 	}
+	f.unwatch()
 	f.conn.Close()
-	f.conn = nil
+	f.conn, f.session, f.hidden, f.throttled = nil, nil, nil, false
 	f.reader.metrics.connections.Dec()
 }
 
@@ -220,6 +268,7 @@ func (f *fetcher) lose(parts []*part, err error) {
 	lost := make(map[*part]bool, len(parts))
 	for _, p := range parts {
 		lost[p] = true
+		f.session.drop(p)
 	}
 	f.parts = slices.DeleteFunc(f.parts, func(p *part) bool { return lost[p] })
 	f.reader.lost(parts, err)
@@ -228,9 +277,12 @@ func (f *fetcher) lose(parts []*part, err error) {
 // fetch makes one request for all of parts. When its answer can't be read, each half is asked for by itself, so that
 // a damaged batch stops only its own partition. The error is of the connection.
 func (f *fetcher) fetch(ctx context.Context, parts []*part, limits fetchLimits) error {
-	places := placesOf(parts)
+	request := f.reader.client.fetchRequest(limits)
+	for _, p := range placesOf(parts) {
+		request.AddBlock(p.topic, p.partition, p.offset, limits.partition, p.epoch)
+	}
 	f.reader.metrics.requests.Inc()
-	response, err := f.reader.client.fetch(ctx, f.conn, places, limits)
+	response, err := f.ask(ctx, request)
 	switch {
 	case err == nil:
 		f.answered = time.Now()
@@ -246,6 +298,18 @@ func (f *fetcher) fetch(ctx context.Context, parts []*part, limits fetchLimits) 
 		return err
 	}
 	return f.fetch(ctx, parts[middle:], limits)
+}
+
+// ask makes a request over the fetcher's connection, which is hung up when run's context ends.
+func (f *fetcher) ask(ctx context.Context, request *sarama.FetchRequest) (response *sarama.FetchResponse, err error) {
+	if f.throttled { // sarama waits before it asks, and no hanging up ends that
+		response, err = f.reader.client.fetchAside(ctx, f.conn, request)
+	} else {
+		response, err = f.conn.Fetch(request)
+		response, err = fetched(f.conn, response, err)
+	}
+	f.throttled = err == nil && response.ThrottleTime > 0
+	return response, err
 }
 
 // placesOf returns where to fetch the parts from, and notes it in them. Of several readings of one topic only those
@@ -292,8 +356,6 @@ func (f *fetcher) handle(ctx context.Context, parts []*part, response *sarama.Fe
 	if response.ThrottleTime > 0 && len(response.Blocks) == 0 {
 		return nil // a quota (KIP-219): sarama waits as long as the broker says before it asks again
 	}
-	var order []*reading
-	got := map[*reading][]delivery{}
 	for _, p := range parts {
 		if p.asked < 0 || !p.checked {
 			continue
@@ -301,23 +363,34 @@ func (f *fetcher) handle(ctx context.Context, parts []*part, response *sarama.Fe
 		block := response.GetBlock(p.reading.topic, p.partition)
 		batch, ok, err := f.readBlock(ctx, p, block)
 		if err != nil {
+			f.deliveries = f.deliveries[:0]
 			return err
 		}
-		if !ok {
-			continue
+		if ok {
+			f.deliveries = append(f.deliveries, delivery{p, batch})
 		}
-		if got[p.reading] == nil {
-			order = append(order, p.reading)
-		}
-		got[p.reading] = append(got[p.reading], delivery{p, batch})
 	}
-	for _, rd := range order {
-		rd.deliver(got[rd])
-	}
+	f.deliver()
 	for _, p := range parts {
 		p.tellLag()
 	}
 	return nil
+}
+
+// deliver emits what was read, once a reading.
+func (f *fetcher) deliver() {
+	all := f.deliveries
+	slices.SortStableFunc(all, func(a, b delivery) int { return cmp.Compare(a.part.reading.number, b.part.reading.number) })
+	for len(all) > 0 {
+		rd, n := all[0].part.reading, 1
+		for n < len(all) && all[n].part.reading == rd {
+			n++
+		}
+		rd.deliver(all[:n])
+		all = all[n:]
+	}
+	clear(f.deliveries)
+	f.deliveries = f.deliveries[:0]
 }
 
 // readBlock returns what a block has for a part, if it has anything. The error is of the connection.

@@ -75,7 +75,7 @@ func (r *Reader) assignLocked(p *part, pm partitionMetadata, now time.Time) {
 	}
 	heir.epoch = pm.leaderEpoch
 	heir.fetcher = r.fetcherLocked(pm.leader)
-	heir.fetcher.add(heir)
+	heir.fetcher.addLocked(heir)
 }
 
 // fetcherLocked returns the fetcher of a broker, and starts it if there is none.
@@ -83,7 +83,7 @@ func (r *Reader) fetcherLocked(broker int32) *fetcher {
 	f, ok := r.fetchers[broker]
 	if !ok {
 		ctx, cancel := context.WithCancel(r.ctx)
-		f = newFetcher(r, broker, cancel)
+		f = newFetcher(r, broker, r.client.cfg.MaxWait, cancel)
 		r.fetchers[broker] = f
 		r.run(func() { f.run(ctx) })
 	}

@@ -85,6 +85,9 @@ func (h *History) Offsets(ctx context.Context, topic string, at stream.At) (stre
 		if err != nil {
 			return err
 		}
+		if err := h.client.confirm(limited, topic, md); err != nil {
+			return err
+		}
 		position.Incarnation = md.id
 		position.Next, err = h.client.offsets(limited, topic, md, at)
 		return err
@@ -314,6 +317,7 @@ func (h *historyRead) fetch(ctx context.Context, b *sarama.Broker, md topicMetad
 	for i, r := range ranges {
 		places[i] = place{h.req.Topic, r.Partition, r.From, md.partitions[r.Partition].leaderEpoch}
 	}
+	h.client.metrics.historyRequests.Inc()
 	response, err := h.client.fetch(ctx, b, places, limits)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@ import (
 	"github.com/goodgo/streamgw/internal/devbroker"
 	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/goodgo/streamgw/internal/stream/streamtest"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -52,6 +53,25 @@ func TestHistoryFollowsLeaders(t *testing.T) {
 		check(t, b.broker.MoveLeader(req.Topic, i, (b.broker.Leader(req.Topic, i)+1)%3))
 	}
 	wantHistory(t, history, req, 600)
+}
+
+// One fetch goes to each broker, however many of the ranges it leads, and the metric counts it.
+func TestHistoryAsksEachBrokerOnce(t *testing.T) {
+	b, _, req := historyBench(t, devbroker.Config{Brokers: 3}, 12)
+	for p := range req.Ranges {
+		check(t, b.broker.MoveLeader(req.Topic, p, p%3))
+	}
+	registry := prometheus.NewRegistry()
+	history := NewHistory(newClient(t, Config{Brokers: b.broker.Addrs(), Metrics: registry}))
+	t.Cleanup(func() { history.Close() })
+	req.MaxBytes = 8 << 20
+	parts, err := history.Read(t.Context(), req)
+	if err != nil || len(parts) != 12 {
+		t.Fatalf("%d parts and %v, want one of each of 12 ranges", len(parts), err)
+	}
+	if n := gather(t, registry)["streamgw_history_requests_total"]; !slices.Equal(n, []float64{3}) {
+		t.Errorf("%v fetch requests for 12 partitions of 3 brokers, want one to each", n)
+	}
 }
 
 func TestHistorySurvivesErrors(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 type clientMetrics struct {
 	connections     prometheus.Gauge
 	connectFailures prometheus.Counter
+	historyRequests prometheus.Counter
 }
 
 func newClientMetrics(reg prometheus.Registerer) *clientMetrics {
@@ -20,6 +21,9 @@ func newClientMetrics(reg prometheus.Registerer) *clientMetrics {
 		}),
 		connectFailures: auto.NewCounter(prometheus.CounterOpts{
 			Name: "streamgw_kafka_connect_failures_total", Help: "Connections to brokers that couldn't be made.",
+		}),
+		historyRequests: auto.NewCounter(prometheus.CounterOpts{
+			Name: "streamgw_history_requests_total", Help: "Fetch requests of reads of history: one to each broker that leads one of a read's partitions, if nothing is in the way.",
 		}),
 	}
 }

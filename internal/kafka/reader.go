@@ -14,7 +14,8 @@ import (
 
 // Reader is the live reader that all topics in use share. From each broker that leads a partition of any of them it
 // fetches over one connection, all these partitions in one request, so that neither connections nor requests grow with
-// the number of topics. It implements [stream.Source].
+// the number of topics; when they are many, in a session, so that quiet ones hardly cost. What is added while a request
+// stands at the broker is fetched over a second connection until that is answered. It implements [stream.Source].
 //
 // A partition is fetched from a broker only when that broker has said, on the same connection and since the last error,
 // that the topic is the one that is read: messages of a topic that was created again are never taken for the old one's.
@@ -22,6 +23,8 @@ type Reader struct {
 	client  *Client
 	log     *slog.Logger
 	metrics *readerMetrics
+
+	sessionParts int // so many partitions of a broker, and more, are fetched in a session
 
 	wake chan struct{} // has one when Run should look at readings before its time
 	done chan struct{} // closed when Run has ended
@@ -35,6 +38,7 @@ type Reader struct {
 	away     bool // the last look at the metadata failed
 	readings map[*reading]struct{}
 	fetchers map[int32]*fetcher
+	count    int // of readings, ever
 }
 
 const (
@@ -48,13 +52,14 @@ const (
 // NewReader returns a Reader of the client's cluster. It reads nothing until Run.
 func NewReader(c *Client) *Reader {
 	return &Reader{
-		client:   c,
-		log:      c.cfg.Log,
-		metrics:  newReaderMetrics(c.cfg.Metrics),
-		wake:     make(chan struct{}, 1),
-		done:     make(chan struct{}),
-		readings: map[*reading]struct{}{},
-		fetchers: map[int32]*fetcher{},
+		client:       c,
+		log:          c.cfg.Log,
+		metrics:      newReaderMetrics(c.cfg.Metrics),
+		sessionParts: sessionParts,
+		wake:         make(chan struct{}, 1),
+		done:         make(chan struct{}),
+		readings:     map[*reading]struct{}{},
+		fetchers:     map[int32]*fetcher{},
 	}
 }
 
@@ -147,6 +152,8 @@ func (r *Reader) add(rd *reading, md topicMetadata) error {
 			rd.twin.Store(true)
 		}
 	}
+	r.count++
+	rd.number = r.count
 	r.readings[rd] = struct{}{}
 	if r.run != nil {
 		r.applyLocked(rd, md, time.Now())

@@ -16,7 +16,13 @@ type readerMetrics struct {
 	requests    prometheus.Counter
 
 	mu    sync.Mutex // guards what follows
-	users map[string]int
+	users map[string]*series
+}
+
+// series is what metrics hold of a topic.
+type series struct {
+	users      int
+	partitions int32 // that have, or had, a lag
 }
 
 func newReaderMetrics(reg prometheus.Registerer) *readerMetrics {
@@ -29,12 +35,12 @@ func newReaderMetrics(reg prometheus.Registerer) *readerMetrics {
 			Name: "streamgw_consumer_lag", Help: "Offsets between where the live reader stands and the end of the partition.",
 		}, []string{"topic", "partition"}),
 		connections: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "streamgw_fetch_connections", Help: "Connections that the live reader fetches over: one to a broker at most.",
+			Name: "streamgw_fetch_connections", Help: "Connections that the live reader fetches over: one to a broker, and another for a moment when a topic is added.",
 		}),
 		requests: auto.NewCounter(prometheus.CounterOpts{
 			Name: "streamgw_fetch_requests_total", Help: "Fetch requests of the live reader.",
 		}),
-		users: map[string]int{},
+		users: map[string]*series{},
 	}
 }
 
@@ -42,24 +48,37 @@ func newReaderMetrics(reg prometheus.Registerer) *readerMetrics {
 func (m *readerMetrics) enter(topic string) prometheus.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.users[topic]++
+	if m.users[topic] == nil {
+		m.users[topic] = &series{}
+	}
+	m.users[topic].users++
 	return m.consumed.WithLabelValues(topic)
 }
 
 func (m *readerMetrics) leave(topic string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.users[topic]--; m.users[topic] > 0 {
+	s := m.users[topic]
+	if s.users--; s.users > 0 {
 		return
 	}
 	delete(m.users, topic)
 	m.consumed.DeleteLabelValues(topic)
-	m.lag.DeletePartialMatch(prometheus.Labels{"topic": topic})
+	for p := range s.partitions { // a partial match would look at the series of all topics
+		m.lag.DeleteLabelValues(topic, strconv.Itoa(int(p)))
+	}
 }
 
-// lagOf returns what gives the gauge of each partition of a topic.
+// lagOf returns what gives the gauge of each partition of a topic. One that all have left has gauges that nobody sees.
 func (m *readerMetrics) lagOf(topic string) func(partition int32) prometheus.Gauge {
 	return func(partition int32) prometheus.Gauge {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		s := m.users[topic]
+		if s == nil {
+			return prometheus.NewGauge(prometheus.GaugeOpts{})
+		}
+		s.partitions = max(s.partitions, partition+1)
 		return m.lag.WithLabelValues(topic, strconv.Itoa(int(partition)))
 	}
 }

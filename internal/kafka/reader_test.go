@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -34,9 +35,24 @@ type readerBench struct {
 
 func newReaderBench(t *testing.T, cfg devbroker.Config) *readerBench {
 	t.Helper()
+	return newReaderBenchWith(t, cfg, sessionParts)
+}
+
+// newReaderBenchWith has the reader use sessions for so many partitions and more.
+func newReaderBenchWith(t *testing.T, cfg devbroker.Config, sessionParts int) *readerBench {
+	t.Helper()
 	broker := embedded(t, cfg)
 	client := newClient(t, Config{Brokers: broker.Addrs(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	return &readerBench{t, broker, newContractCluster(t, broker.Addrs(), func() {}), client, runReader(t, client)}
+	reader := NewReader(client)
+	reader.sessionParts = sessionParts
+	run(t, reader)
+	return &readerBench{t, broker, newContractCluster(t, broker.Addrs(), func() {}), client, reader}
+}
+
+// eachWay runs a test on a cluster with a reader that fetches without sessions, and with one that uses them.
+func eachWay(t *testing.T, cfg devbroker.Config, test func(b *readerBench)) {
+	t.Run("without sessions", func(t *testing.T) { test(newReaderBenchWith(t, cfg, math.MaxInt)) })
+	t.Run("in sessions", func(t *testing.T) { test(newReaderBenchWith(t, cfg, 1)) })
 }
 
 func (b *readerBench) topic(partitions int) string {
@@ -97,7 +113,11 @@ func (b *readerBench) wantAll(f *streamtest.Follower, want []stream.Message) {
 }
 
 func TestReaderFollowsLeaders(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{Brokers: 3})
+	eachWay(t, devbroker.Config{Brokers: 3}, testReaderFollowsLeaders)
+}
+
+func testReaderFollowsLeaders(b *readerBench) {
+	t := b.T
 	topic := b.topic(6)
 	f := b.follow(topic)
 	stop := b.publish(topic, 6)
@@ -110,7 +130,11 @@ func TestReaderFollowsLeaders(t *testing.T) {
 }
 
 func TestReaderSurvivesBrokers(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{Brokers: 3})
+	eachWay(t, devbroker.Config{Brokers: 3}, testReaderSurvivesBrokers)
+}
+
+func testReaderSurvivesBrokers(b *readerBench) {
+	t := b.T
 	topic := b.topic(6)
 	f := b.follow(topic)
 	stop := b.publish(topic, 6)
@@ -188,7 +212,11 @@ func TestReaderStartsAfterAPassingFault(t *testing.T) {
 
 // Errors of every kind come in the midst of reading; none may lose or repeat a message.
 func TestReaderSurvivesErrors(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{Brokers: 3})
+	eachWay(t, devbroker.Config{Brokers: 3}, testReaderSurvivesErrors)
+}
+
+func testReaderSurvivesErrors(b *readerBench) {
+	t := b.T
 	topic := b.topic(3)
 	f := b.follow(topic)
 	stop := b.publish(topic, 3)
@@ -223,7 +251,11 @@ func TestReaderWithoutTopicIDs(t *testing.T) {
 
 // While emit holds the reader up, so that no request of its stands at the broker, the topic becomes another one.
 func TestReaderNoticesARecreationThatItSlept(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{})
+	eachWay(t, devbroker.Config{}, testReaderNoticesARecreationThatItSlept)
+}
+
+func testReaderNoticesARecreationThatItSlept(b *readerBench) {
+	t := b.T
 	topic, other := b.topic(1), b.topic(1)
 	f, held := b.follow(topic), b.follow(other)
 	b.produce(streamtest.Records(topic, 0, 0, 2)...)
@@ -242,7 +274,11 @@ func TestReaderNoticesARecreationThatItSlept(t *testing.T) {
 }
 
 func TestReaderTakesBatchesLargerThanItsShare(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{Brokers: 1})
+	eachWay(t, devbroker.Config{Brokers: 1}, testReaderTakesBatchesLargerThanItsShare)
+}
+
+func testReaderTakesBatchesLargerThanItsShare(b *readerBench) {
+	t := b.T
 	topic := freshTopic(t)
 	check(t, b.cluster.CreateTopic(t.Context(), topic, 3, map[string]string{"max.message.bytes": "20000000"}))
 	producer := must[*kgo.Client](t)(kgo.NewClient(kgo.SeedBrokers(b.broker.Addrs()...), kgo.ProducerBatchMaxBytes(18<<20), kgo.RecordPartitioner(kgo.ManualPartitioner())))
@@ -267,7 +303,11 @@ func TestReaderTakesBatchesLargerThanItsShare(t *testing.T) {
 
 // A damaged batch stops its own partition, and no other. Once it is whole again, reading goes on.
 func TestReaderWithADamagedBatch(t *testing.T) {
-	b := newReaderBench(t, devbroker.Config{})
+	eachWay(t, devbroker.Config{}, testReaderWithADamagedBatch)
+}
+
+func testReaderWithADamagedBatch(b *readerBench) {
+	t := b.T
 	topic := b.topic(4)
 	f := b.follow(topic)
 	var damaged, refused atomic.Bool
@@ -376,9 +416,7 @@ func TestReaderSharesConnections(t *testing.T) {
 		followers = append(followers, f)
 	}
 	values := gather(t, registry)
-	if n := values["streamgw_fetch_connections"]; !slices.Equal(n, []float64{2}) {
-		t.Errorf("%v fetching connections, want one to each of 2 brokers", n)
-	}
+	awaitFetchConnections(t, registry, 2)
 	if n := values["streamgw_events_consumed_total"]; !slices.Equal(n, slices.Repeat([]float64{3}, 20)) {
 		t.Errorf("events were consumed by topic: %v, want 3 of each of 20", n)
 	}
@@ -392,7 +430,7 @@ func TestReaderSharesConnections(t *testing.T) {
 }
 
 // gather returns the values of each metric's series.
-func gather(t *testing.T, registry *prometheus.Registry) map[string][]float64 {
+func gather(t testing.TB, registry *prometheus.Registry) map[string][]float64 {
 	t.Helper()
 	values := map[string][]float64{}
 	for _, family := range must[[]*dto.MetricFamily](t)(registry.Gather()) {

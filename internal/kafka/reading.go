@@ -16,6 +16,7 @@ type reading struct {
 	emit     func(stream.Batch)
 	consumed prometheus.Counter
 	twin     atomic.Bool // there is, or was, another reading of the topic
+	number   int         // another one for each reading of a Reader
 
 	mu    sync.Mutex // held while emit runs; guards what follows
 	ended bool
@@ -33,7 +34,7 @@ type reading struct {
 }
 
 // part is where a reading stands in one partition, while one fetcher, or nobody, has it. It is never given from one to
-// another: then a new part takes its place, and what the old one is still told is dropped.
+// another, but by a guest to its host: a new part takes its place, and what the old one is still told is dropped.
 type part struct {
 	reading   *reading
 	partition int32
@@ -56,6 +57,8 @@ type part struct {
 	alone    bool  // it is to be fetched in a request of its own
 	lag      prometheus.Gauge
 	told     float64 // what lag was set to last
+
+	remembered remembered
 }
 
 // heir returns a part that takes p's place. Both its reading's lock and the Reader's are held.

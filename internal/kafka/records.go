@@ -65,8 +65,10 @@ func (r *recordReader) read(block *sarama.FetchResponseBlock, topic string, part
 			pr.readLegacy(set.MsgSet)
 		}
 	}
-	if end, ok := emptyBatchesEnd(block); ok && len(block.RecordsSet) == 0 {
-		pr.advance(end)
+	if len(block.RecordsSet) == 0 {
+		if end, ok := emptyBatchesEnd(block); ok {
+			pr.advance(end)
+		}
 	}
 	return pr.page
 }
@@ -231,8 +233,11 @@ func (r *pageReader) reserve(records []*sarama.Record) {
 // copy returns a copy of b that keeps nil and empty apart. Small ones share chunks of memory.
 func (r *pageReader) copy(b []byte) []byte {
 	n := len(b)
-	if n == 0 {
-		return b[:0:0] // nil stays nil
+	switch {
+	case b == nil:
+		return nil
+	case n == 0:
+		return []byte{} // b[:0:0] would hold all that b is a part of
 	}
 	if n > len(r.bytes) {
 		size := int(min(int64(r.uncut), chunkSize, max(r.budget-r.page.bytes, 0)))

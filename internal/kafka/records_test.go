@@ -6,13 +6,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/IBM/sarama"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// fetched returns a block as it looks when it has come over the wire.
-func fetched(t *testing.T, block *sarama.FetchResponseBlock) *sarama.FetchResponseBlock {
+// decoded returns a block as it looks when it has come over the wire.
+func decoded(t *testing.T, block *sarama.FetchResponseBlock) *sarama.FetchResponseBlock {
 	t.Helper()
 	setSarama() // no client does it here
 	broker := sarama.NewMockBroker(t, 1)
@@ -111,7 +112,7 @@ func TestRecords(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r recordReader
-			page := r.read(fetched(t, tt.block), "topic", 0, tt.span)
+			page := r.read(decoded(t, tt.block), "topic", 0, tt.span)
 			if !slices.Equal(offsets(page.messages), tt.want) || page.next != tt.next {
 				t.Errorf("messages %v and next %d, want %v and %d", offsets(page.messages), page.next, tt.want, tt.next)
 			}
@@ -145,7 +146,7 @@ func TestRecordTimes(t *testing.T) {
 		"appended": {appended, epoch.Add(time.Hour)},
 		"none":     {none, time.Time{}},
 	} {
-		page := r.read(fetched(t, blockOf(tt.batch)), "topic", 0, span{0, forever, forever, false})
+		page := r.read(decoded(t, blockOf(tt.batch)), "topic", 0, span{0, forever, forever, false})
 		if got := page.messages[0].Timestamp; !got.Equal(tt.want) {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
@@ -180,7 +181,7 @@ func TestLegacyRecords(t *testing.T) {
 			var r recordReader
 			block := &sarama.FetchResponseBlock{RecordsSet: []*sarama.Records{{MsgSet: set}}}
 			if !tt.compressed {
-				block = fetched(t, block)
+				block = decoded(t, block)
 			}
 			page := r.read(block, "topic", 0, span{11, forever, forever, false})
 			if !slices.Equal(offsets(page.messages), tt.want) || page.next != 13 {
@@ -203,7 +204,7 @@ func TestKeptMessagesShareLittle(t *testing.T) {
 		b.Records = append(b.Records, &sarama.Record{OffsetDelta: i, Value: []byte(strings.Repeat("x", 1000))})
 	}
 	b.LastOffsetDelta = 999
-	block := fetched(t, blockOf(b))
+	block := decoded(t, blockOf(b))
 	raw := block.RecordsSet[0].RecordBatch.Records[500].Value
 	var r recordReader
 	page := r.read(block, "topic", 0, span{0, forever, forever, false})
@@ -213,7 +214,7 @@ func TestKeptMessagesShareLittle(t *testing.T) {
 	if n := cap(page.messages[500].Value); n != 1000 {
 		t.Errorf("a value of 1000 bytes has room for %d", n)
 	}
-	small := r.read(fetched(t, blockOf(batch(0, 0))), "topic", 0, span{0, forever, forever, false})
+	small := r.read(decoded(t, blockOf(batch(0, 0))), "topic", 0, span{0, forever, forever, false})
 	if n := cap(small.messages); n != 1 {
 		t.Errorf("a page of 1 message has room for %d", n)
 	}
@@ -234,4 +235,18 @@ func BenchmarkRecords(b *testing.B) {
 		r.read(blockOf(rb), "topic", 0, span{0, forever, forever, false})
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/message")
+}
+
+// A value of nothing is a part of the answer's bytes as it comes, but not as it is kept.
+func TestEmptyValuesHoldNothingOfTheAnswer(t *testing.T) {
+	answer := make([]byte, 1<<20)
+	b := batch(0, 0)
+	b.Records[0].Key, b.Records[0].Value, b.Records[0].Headers = nil, answer[:0], nil
+	messages := new(recordReader).read(blockOf(b), "topic", 0, span{to: forever, budget: forever}).messages
+	if len(messages) != 1 || messages[0].Key != nil || messages[0].Value == nil || len(messages[0].Value) != 0 {
+		t.Fatalf("read %+v, want one message with no key and an empty value", messages)
+	}
+	if unsafe.SliceData(messages[0].Value) == unsafe.SliceData(answer) {
+		t.Error("the empty value holds the answer that it came in")
+	}
 }
