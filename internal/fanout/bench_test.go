@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ type benchHub struct {
 }
 
 func hubWith(b *testing.B, n int, filter func(i int) stream.Filter) *benchHub {
-	h := New(Config{Formats: []Format{simFormat{}}, Window: func(string) Window { return Window{Bytes: 1 << 20} }}, nil, nil)
+	h := New(Config{Formats: []Format{simFormat{}}, Window: func(string) Window { return Window{Bytes: 1 << 20} }, Gather: ungathered}, nil, nil)
 	hub := h.use("t")
 	hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0}, Next: []int64{0}}}, time.Now())
 	bh := &benchHub{hub: hub}
@@ -32,6 +33,8 @@ func hubWith(b *testing.B, n int, filter func(i int) stream.Filter) *benchHub {
 	bh.woken = bh.woken[:0]
 	return bh
 }
+
+func ungathered(string) time.Duration { return 0 }
 
 func (bh *benchHub) append(messages, keys int) {
 	part := stream.PartBatch{Next: bh.next + int64(messages)}
@@ -48,7 +51,8 @@ func (bh *benchHub) receiveAll(b *testing.B) {
 		if err := s.Poll(&bh.batch); err != nil {
 			b.Fatal(err)
 		}
-		bh.got += len(bh.batch.Items)
+		bh.got += len(bh.batch.Items) + bh.batch.Run.Count
+		bh.written += int64(len(bh.batch.Run.Frames))
 		for i := range bh.batch.Items {
 			bh.written += int64(len(bh.batch.Items[i].Frame))
 		}
@@ -80,10 +84,13 @@ func BenchmarkFanout(b *testing.B) {
 
 // BenchmarkOwnKey is the cost of a message that one of many subscribers wants.
 func BenchmarkOwnKey(b *testing.B) {
-	for _, n := range []int{100, 10_000} {
+	for _, n := range []int{100, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("%d-subscribers", n), func(b *testing.B) {
+			before := liveBytes()
 			bh := hubWith(b, n, ownKey)
+			each := float64(liveBytes()-before) / float64(n)
 			b.ReportAllocs()
+			b.ResetTimer()
 			for b.Loop() {
 				bh.append(1, n)
 				bh.receiveAll(b)
@@ -91,8 +98,17 @@ func BenchmarkOwnKey(b *testing.B) {
 			if bh.got != b.N {
 				b.Fatalf("%d deliveries, want %d", bh.got, b.N)
 			}
+			b.ReportMetric(each, "B/subscription")
 		})
 	}
+}
+
+// liveBytes is what the heap holds.
+func liveBytes() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // TestDeliveryAllocatesNothing holds the steady state to what the benchmark shows: an entry costs what it costs, once,

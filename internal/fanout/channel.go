@@ -1,7 +1,9 @@
 package fanout
 
 import (
+	"slices"
 	"sort"
+	"time"
 
 	"github.com/goodgo/streamgw/internal/stream"
 )
@@ -10,13 +12,41 @@ import (
 // all messages needs none: the window is its list.
 type channel struct {
 	filter  stream.Filter
-	cursors map[*cursor]struct{} // in step with the hub: woken by a match
-	users   int                  // cursors in step or not
+	cursors []*cursor // in step with the hub: woken by a match; each knows its index
+	users   int       // cursors in step or not
 
 	since uint64   // matches from this sequence number on were noted
 	lost  uint64   // and those below this one are forgotten again
 	refs  []uint64 // ascending; may begin before the window
 	woken bool     // in this append, already
+
+	wokenAt time.Time // when the cursors were woken last
+	waits   bool      // something has come since, and they are to be woken Hub.gather after that
+}
+
+func (ch *channel) wake() {
+	for _, c := range ch.cursors {
+		c.wake()
+	}
+}
+
+// enter and leave list a cursor among those that are woken.
+func (ch *channel) enter(c *cursor) {
+	if c.listed < 0 {
+		c.listed = int32(len(ch.cursors))
+		ch.cursors = append(ch.cursors, c)
+	}
+}
+
+func (ch *channel) leave(c *cursor) {
+	if c.listed < 0 {
+		return
+	}
+	last := len(ch.cursors) - 1
+	ch.cursors[last].listed = c.listed
+	ch.cursors[c.listed] = ch.cursors[last]
+	ch.cursors[last] = nil
+	ch.cursors, c.listed = ch.cursors[:last], -1
 }
 
 // note remembers a match, one of so many at most.
@@ -55,26 +85,22 @@ func (ch *channel) after(seq, windowFirst uint64) (refs []uint64, complete bool)
 type channels struct {
 	all    map[string]*channel // by the filter's text
 	every  *channel            // of the filter that wants all
-	byKey  map[string]map[*channel]struct{}
-	byType map[string]map[*channel]struct{}
+	byKey  map[string][]*channel
+	byType map[string][]*channel
 }
 
 func newChannels() channels {
-	return channels{map[string]*channel{}, nil, map[string]map[*channel]struct{}{}, map[string]map[*channel]struct{}{}}
+	return channels{map[string]*channel{}, nil, map[string][]*channel{}, map[string][]*channel{}}
 }
 
 // join returns the channel of a canonical filter, and makes it where it is the first of its kind. It notes matches from end on.
 func (cs *channels) join(f stream.Filter, end uint64) *channel {
-	ch := cs.all[f.String()]
+	name := f.String()
+	ch := cs.all[name]
 	if ch == nil {
-		ch = &channel{filter: f, cursors: map[*cursor]struct{}{}, since: end}
-		cs.all[f.String()] = ch
-		cs.list(ch, func(m map[string]map[*channel]struct{}, s string) {
-			if m[s] == nil {
-				m[s] = map[*channel]struct{}{}
-			}
-			m[s][ch] = struct{}{}
-		})
+		ch = &channel{filter: f, since: end}
+		cs.all[name] = ch
+		cs.list(ch, func(m map[string][]*channel, s string) { m[s] = append(m[s], ch) })
 		if f.All() {
 			cs.every = ch
 		}
@@ -89,8 +115,8 @@ func (cs *channels) leave(ch *channel) {
 		return
 	}
 	delete(cs.all, ch.filter.String())
-	cs.list(ch, func(m map[string]map[*channel]struct{}, s string) {
-		if delete(m[s], ch); len(m[s]) == 0 {
+	cs.list(ch, func(m map[string][]*channel, s string) {
+		if m[s] = slices.DeleteFunc(m[s], func(other *channel) bool { return other == ch }); len(m[s]) == 0 {
 			delete(m, s)
 		}
 	})
@@ -100,7 +126,7 @@ func (cs *channels) leave(ch *channel) {
 }
 
 // list calls f for each place in the index where a channel stands: under its keys, else under its types.
-func (cs *channels) list(ch *channel, f func(m map[string]map[*channel]struct{}, s string)) {
+func (cs *channels) list(ch *channel, f func(m map[string][]*channel, s string)) {
 	if len(ch.filter.Keys) > 0 {
 		for _, k := range ch.filter.Keys {
 			f(cs.byKey, k)
@@ -118,14 +144,14 @@ func (cs *channels) match(e *entry, f func(*channel)) {
 		f(cs.every)
 	}
 	if e.msg.Key != nil {
-		for ch := range cs.byKey[string(e.msg.Key)] {
-			if e.matches(ch.filter) {
+		for _, ch := range cs.byKey[string(e.msg.Key)] {
+			if len(ch.filter.Types) == 0 || ch.filter.MatchType(e.eventType()) {
 				f(ch)
 			}
 		}
 	}
 	if len(cs.byType) > 0 {
-		for ch := range cs.byType[e.eventType()] {
+		for _, ch := range cs.byType[e.eventType()] {
 			f(ch)
 		}
 	}

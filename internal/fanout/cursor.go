@@ -1,8 +1,6 @@
 package fanout
 
 import (
-	"container/list"
-
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -12,30 +10,32 @@ import (
 // are the hub's. Nothing else is kept.
 //
 // On its own, it stands at a vector that the hub need not have had: own. Where that lies before the window, history
-// brings it up to the window's beginning, partition by partition. Then it walks the window, skips what it has, and falls
+// brings it up to the window's beginning, a stretch of a partition at a time. Then it walks the window, skips what it has, and falls
 // in step where both cover the same messages.
 //
-// Its fields are guarded by its subscription's lock; ch.cursors and h.unsynced, where it is listed, by the hub's.
+// Its fields are guarded by its subscription's lock; listed, ch.cursors and h.unsynced, where it is listed, by the hub's.
 type cursor struct {
 	sub *Subscription
 	hub *Hub
 	ch  *channel
 
-	synced bool
-	epoch  int    // of the hub, when last looked at
-	seq    uint64 // the next entry to look at; when on its own, only if placed
-	id     string // in step: the topic's part of the position
+	listed  int32 // its index in ch.cursors; -1: it isn't there
+	telling int32 // the partition whose gap is told next, where the topic was created again
+
+	synced  bool
+	placed  bool // on its own, with a place in the window
+	probed  bool // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
+	counted bool // the metric of replays has counted it since it was last in step
+	among   bool // what it took of history last was a run that others have too
+
+	epoch int    // of the hub, when last looked at
+	seq   uint64 // the next entry to look at; when on its own, only if placed
+	id    string // in step: the topic's part of the position
 
 	own     stream.TopicPosition
-	placed  bool
-	settled uint64 // on its own and placed: from here on it lacks every entry
-	probed  bool   // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
-	counted bool   // the metric of replays has counted it since it was last in step
-
-	reading   bool // a read of history is under way
-	chunk     []stream.PartBatch
-	chunkSize int64         // what chunk holds of memory
-	holds     *list.Element // in Hubs.held, while there is a chunk
+	settled uint64         // on its own and placed: from here on it lacks every entry
+	behind  []stream.Range // on its own and not placed: what lies between it and the window, as it was when last looked at
+	want    *want          // the read of history that it waits for
 }
 
 func (c *cursor) wake() { c.sub.wake() }
@@ -62,11 +62,10 @@ func (c *cursor) poll(b *Batch) error {
 // step does one thing of a poll. again says that there is more to do at once.
 func (c *cursor) step(b *Batch) (again bool, err error) {
 	switch {
-	case c.reading:
-		return false, nil
-	case len(c.chunk) > 0:
-		c.takeHistory(b)
-		return true, nil
+	case c.want != nil:
+		return c.hear(b)
+	case len(c.behind) > 0:
+		return c.stepPast(b), nil
 	case c.synced:
 		return c.stepInStep(b)
 	default:
@@ -116,8 +115,11 @@ func (c *cursor) takeLocked(b *Batch) (again, in bool) {
 			if b.budget <= 0 || n == h.hubs.limits.walk {
 				return true, true
 			}
-			if e := w.at(c.seq); e.gap == nil && !e.matches(c.ch.filter) {
+			if e := w.at(c.seq); e.gap == nil && c.takesRuns() && c.takeRunLocked(b) {
+				return false, true // a batch has one run
+			} else if e.gap == nil && !e.matches(c.ch.filter) {
 				c.seq, c.id = c.seq+1, e.id
+				b.look()
 				continue
 			}
 			c.takeEntryLocked(b, c.seq)
@@ -125,6 +127,32 @@ func (c *cursor) takeLocked(b *Batch) (again, in bool) {
 	}
 	c.seq, c.id = w.end(), h.head
 	return false, true
+}
+
+// takesRuns reports whether what comes next for a cursor in step can be written as it stands in the hub's log.
+func (c *cursor) takesRuns() bool {
+	return c.sub.format >= 0 && len(c.sub.cursors) == 1 && c.ch.filter.All()
+}
+
+// takeRunLocked makes b a run of the log, and moves behind it. A batch that has items already is left as it is, and ends.
+// It reports whether that can be: not where c stands inside a block.
+func (c *cursor) takeRunLocked(b *Batch) bool {
+	h, s := c.hub, c.hub.window.segmentOf(c.seq)
+	l := h.log(s, c.sub.format)
+	piece, ok := l.piece(int(c.seq - s.first))
+	if !ok {
+		return false
+	}
+	if len(b.Items) == 0 {
+		b.Run = h.runFrom(l, piece, c.seq, b.budget, c.id)
+		c.seq += uint64(b.Run.Count)
+		if c.id = b.Run.last().id; c.seq == h.window.end() {
+			c.id = h.head
+			return true
+		}
+	}
+	b.budget = 0 // there is more
+	return true
 }
 
 // takeEntryLocked adds an entry to b and moves behind it, in step.
@@ -136,7 +164,7 @@ func (c *cursor) takeEntryLocked(b *Batch, seq uint64) {
 		item.Gap = e.gap
 		c.hub.hubs.metrics.gaps.Inc()
 	} else if item.Message = &e.msg; len(c.sub.cursors) == 1 {
-		item.Frame = c.hub.frame(e, c.sub.format)
+		item.Frame = c.hub.frame(seq, c.sub.format)
 	}
 	b.add(item)
 }
@@ -164,9 +192,9 @@ func (c *cursor) enterStepLocked(seq uint64, id string) {
 func (c *cursor) listLocked() {
 	if c.synced {
 		delete(c.hub.unsynced, c)
-		c.ch.cursors[c] = struct{}{}
+		c.ch.enter(c)
 	} else {
-		delete(c.ch.cursors, c)
+		c.ch.leave(c)
 		c.hub.unsynced[c] = struct{}{}
 	}
 }

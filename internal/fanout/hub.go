@@ -14,9 +14,11 @@ import (
 // is the only appender. A subscriber that falls behind is never waited for and never queued for: its cursor leaves the
 // window and reads on from the log, which is its buffer.
 type Hub struct {
-	topic string
-	hubs  *Hubs
-	bound Window
+	topic    string
+	hubs     *Hubs
+	bound    Window
+	segments segmentBounds
+	gather   time.Duration
 
 	ready  chan struct{} // closed at the first Start, or when run has ended without one
 	cancel context.CancelFunc
@@ -32,10 +34,15 @@ type Hub struct {
 	window   window
 	head     string // the topic's part of the position at the window's end
 	channels channels
+	past     *past                // guarded by a lock of its own
 	unsynced map[*cursor]struct{} // those not in step that don't wait for history: woken by every append
-	changed  chan struct{}        // closed and made anew at each reset
+	changed  chan struct{}        // closed and made anew at each reset, and at the end
 	users    int
 	idle     time.Time // since when there is no user
+
+	gathering []*channel  // those that something has come for, and that were woken a moment ago
+	gathered  *time.Timer // wakes them; nil until the first
+	gatherAt  time.Time   // when it does next
 
 	encode sync.Mutex   // held while a frame is encoded, so that it is once
 	bytes  atomic.Int64 // of the window's entries and their frames
@@ -53,9 +60,9 @@ type cut struct {
 func newHub(hubs *Hubs, topic string) *Hub {
 	bound := hubs.cfg.Window(topic)
 	return &Hub{
-		topic: topic, hubs: hubs, bound: bound,
+		topic: topic, hubs: hubs, bound: bound, segments: boundsOf(bound), gather: hubs.cfg.Gather(topic),
 		ready: make(chan struct{}), changed: make(chan struct{}), cancel: func() {},
-		channels: newChannels(), unsynced: map[*cursor]struct{}{},
+		channels: newChannels(), past: newPast(hubs.archive, topic), unsynced: map[*cursor]struct{}{},
 	}
 }
 
@@ -76,6 +83,9 @@ func (h *Hub) fail(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.err = err
+	h.past.reset(h.epoch, true)
+	close(h.changed)
+	h.changed = make(chan struct{})
 	if !h.started {
 		h.started = true
 		close(h.ready)
@@ -105,9 +115,7 @@ func (h *Hub) append(b stream.Batch, now time.Time) {
 	h.evictByBoundLocked(now)
 	for _, ch := range woken {
 		ch.woken = false
-		for c := range ch.cursors {
-			c.wake()
-		}
+		h.wakeLocked(ch, now)
 	}
 	for c := range h.unsynced {
 		c.wake()
@@ -166,8 +174,10 @@ func (h *Hub) pushLocked(e *entry, partition int32, next int64, now time.Time) {
 	h.window.next[partition] = next
 	h.head = h.partLocked()
 	e.part, e.next, e.id, e.at = partition, next, h.head, now
-	e.frames = make([]atomic.Pointer[[]byte], len(h.hubs.cfg.Formats))
 	h.window.push(e)
+	if e.gap == nil {
+		h.window.joinSegment(e, h.segments, len(h.hubs.cfg.Formats))
+	}
 	h.holdLocked(e.size())
 	if len(h.window.entries) == 1 {
 		h.oldest.Store(now.UnixNano())
@@ -211,6 +221,7 @@ func (h *Hub) resetLocked(next []int64) {
 	}
 	h.window.reset(next)
 	h.epoch++
+	h.past.reset(h.epoch, false)
 	close(h.changed)
 	h.changed = make(chan struct{})
 	h.wakeAllLocked()
@@ -218,9 +229,7 @@ func (h *Hub) resetLocked(next []int64) {
 
 func (h *Hub) wakeAllLocked() {
 	for _, ch := range h.channels.all {
-		for c := range ch.cursors {
-			c.wake()
-		}
+		ch.wake()
 	}
 	for c := range h.unsynced {
 		c.wake()
@@ -235,30 +244,39 @@ func (h *Hub) evictByBoundLocked(now time.Time) {
 
 func (h *Hub) evictLocked() {
 	e := h.window.evict()
-	h.holdLocked(-e.size() - e.framed.Load())
+	h.holdLocked(-e.size() - e.framed.Load() - h.window.dropSegments())
 	h.oldest.Store(0)
 	if len(h.window.entries) > 0 {
 		h.oldest.Store(h.window.entries[0].at.UnixNano())
 	}
 }
 
-// frame returns an entry's frame in a format, encoded at most once. The caller holds h.mu for reading at least, so that
-// the entry is still in the window that counts its bytes.
-func (h *Hub) frame(e *entry, format int) []byte {
+// frame returns the frame of an entry in a format, encoded at most once. The caller holds h.mu for reading at least, so
+// that the entry is still in the window that counts its bytes.
+func (h *Hub) frame(seq uint64, format int) []byte {
 	if format < 0 {
 		return nil
 	}
-	if f := e.frames[format].Load(); f != nil {
-		return *f
+	s := h.window.segmentOf(seq)
+	if f := s.logs[format].Load().frame(int(seq - s.first)); f != nil {
+		return f
+	}
+	e := h.window.at(seq)
+	if f := e.frames.Load().in(format); f != nil {
+		return f
 	}
 	h.encode.Lock()
 	defer h.encode.Unlock()
-	if f := e.frames[format].Load(); f != nil {
-		return *f
+	was := e.frames.Load()
+	if f := was.in(format); f != nil {
+		return f
 	}
-	frame := slices.Clip(h.hubs.cfg.Formats[format].AppendMessage(make([]byte, 0, len(e.msg.Value)+256), &e.msg, e.id))
-	e.frames[format].Store(&frame)
-	e.framed.Add(int64(cap(frame)))
-	h.holdLocked(int64(cap(frame)))
-	return frame
+	f := h.hubs.cfg.Formats[format].AppendMessage(make([]byte, 0, len(e.msg.Value)+len(e.id)+128), &e.msg, e.id)
+	if blocks, ok := h.hubs.cfg.Formats[format].(BlockFormat); ok {
+		f = blocks.AppendBlock(nil, f)
+	}
+	e.frames.Store(&frame{format, slices.Clip(f), was})
+	e.framed.Add(int64(cap(f)))
+	h.holdLocked(int64(cap(f)))
+	return f
 }

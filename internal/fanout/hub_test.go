@@ -3,6 +3,7 @@ package fanout
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -69,9 +70,8 @@ func TestATruncationIsToldThoughMemoryRunsShort(t *testing.T) {
 	h, wakes := handFed(10), 0
 	s := h.begin(50, &wakes) // beyond the hub's end: Kafka is asked whether it is beyond its own
 	drain(t, s)
-	r := h.hubs.replays.pop()
-	r.cursor.answer(r, []stream.PartBatch{{Gap: &stream.Gap{Topic: "t", From: 50, To: 10, Reason: stream.GapTruncated}, Next: 10}}, 0, nil)
-	h.hubs.revoke(func() bool { return false })
+	h.hubs.archive.next().finish([]stream.PartBatch{{Gap: &stream.Gap{Topic: "t", From: 50, To: 10, Reason: stream.GapTruncated}, Next: 10}}, 0, nil)
+	h.hubs.archive.giveUp(0, func() bool { return false })
 	h.feed(nil, 10, 13)
 	if offsets, gaps := drain(t, s); len(gaps) != 1 || gaps[0].From != 50 || len(offsets) != 3 {
 		t.Errorf("got messages %v and gaps %v", offsets, gaps)
@@ -87,8 +87,7 @@ func TestWhoWaitsForHistoryIsNotWokenByWhatIsAppended(t *testing.T) {
 	if wakes != 0 {
 		t.Errorf("it was woken %d times", wakes)
 	}
-	r := h.hubs.replays.pop()
-	r.cursor.answer(r, []stream.PartBatch{{Next: 1000}}, 0, nil)
+	h.hubs.archive.next().finish([]stream.PartBatch{{Next: 1000}}, 0, nil)
 	if offsets, _ := drain(t, s); wakes == 0 || len(offsets) != 10 {
 		t.Errorf("woken %d times by the answer, then got %v", wakes, offsets)
 	}
@@ -137,14 +136,15 @@ func TestHistoryLeavesWindowsTheirMemory(t *testing.T) {
 		}
 		synctest.Wait()
 		kept := h.Stats()[0].Messages
-		for range 100 { // who ask for history and then don't take it
-			s := subscribe(t, h, Request{Format: -1, From: From{At: stream.Earliest}})
+		for i := range 100 { // who ask for history, here and there, and then don't take it
+			at := stream.NewPosition(stream.Incarnation{1}, "t", int64(5*i))
+			s := subscribe(t, h, Request{Format: -1, From: From{Position: &at}})
 			if err := s.Poll(new(Batch)); err != nil {
 				t.Fatal(err)
 			}
 		}
 		synctest.Wait()
-		if _, held := h.held.size(); held == 0 || held > limit/4 {
+		if _, held, _ := h.archive.size(); held == 0 || held > limit/4 {
 			t.Errorf("%d bytes of history are held", held)
 		}
 		if got := h.Stats()[0].Messages; got < kept {
@@ -186,5 +186,36 @@ func TestAnEventsTypeIsReadOnce(t *testing.T) {
 	e.msg.Value = nil // where it was read from
 	if !e.matches(types("x")) {
 		t.Error("it was read again")
+	}
+}
+
+// TestAPositionOfManyPartitionsIsToldOfItsGapsInParts: anybody can make a position up, and each gap comes with a
+// position as long.
+func TestAPositionOfManyPartitionsIsToldOfItsGapsInParts(t *testing.T) {
+	const partitions = 5000
+	h := handFed(10)
+	at := stream.TopicPosition{Topic: "t", Incarnation: stream.Incarnation{9}, Next: slices.Repeat([]int64{5}, partitions)}
+	s := h.hubs.newSubscription(Request{Format: -1, Wake: func() {}}, []*Hub{h}, []*stream.TopicPosition{&at})
+	defer s.Close()
+	h.append(stream.Batch{Start: &stream.Start{Incarnation: stream.Incarnation{8}, Begin: []int64{0}, Next: []int64{0}}}, time.Now())
+	told := 0
+	for b := (Batch{More: true}); b.More; {
+		if err := s.Poll(&b); err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		for _, it := range b.Items {
+			if it.Gap.Partition != int32(told) {
+				t.Fatalf("the gap of partition %d came at %d", it.Gap.Partition, told)
+			}
+			size += len(it.ID)
+			told++
+		}
+		if size > 128<<10 {
+			t.Fatalf("one Poll yielded %d bytes of positions", size)
+		}
+	}
+	if want := stream.NewPosition(stream.Incarnation{8}, "t", 0).String(); told != partitions || s.Position() != want {
+		t.Errorf("told of %d partitions, it stands at %s", told, s.Position())
 	}
 }

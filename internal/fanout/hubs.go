@@ -19,9 +19,9 @@ type Hubs struct {
 	history stream.History
 	now     func() time.Time
 	memory  *memory
-	replays *replays
-	held    held
+	archive *archive
 	metrics *metrics
+	scratch scratch
 
 	limits limits
 	begin  chan struct{} // of capacity 1: there are fresh hubs
@@ -39,6 +39,12 @@ type limits struct {
 	poll int64 // bytes that one Poll yields, about
 	walk int   // entries that a cursor looks at while it holds its hub's lock
 	refs int   // matches that a channel remembers; who is farther behind looks through the window
+
+	// block is when a block is full, in bytes of its frames. Who stands inside one is given the rest of it alone, message
+	// by message.
+	block int
+
+	meet int // cursors that come to a spot of history before its frames are made for all
 }
 
 // New returns hubs that read with source and history. Run starts them.
@@ -59,12 +65,16 @@ func New(cfg Config, source stream.Source, history stream.History) *Hubs {
 		}
 		return Window{Bytes: cmp.Or(w.Bytes, 64<<20), Age: cmp.Or(w.Age, 10*time.Minute)}
 	}
+	if cfg.Gather == nil {
+		cfg.Gather = func(string) time.Duration { return 10 * time.Millisecond }
+	}
 	h := &Hubs{
 		cfg: cfg, source: source, history: history, now: time.Now,
-		memory: newMemory(cfg.Memory), replays: newReplays(),
-		limits: limits{poll: 64 << 10, walk: 4096, refs: 1024},
+		memory: newMemory(cfg.Memory),
+		limits: limits{poll: 64 << 10, walk: 4096, refs: 1024, block: 32 << 10, meet: 2},
 		begin:  make(chan struct{}, 1), hubs: map[string]*Hub{},
 	}
+	h.archive = newArchive(h)
 	h.metrics = newMetrics(cfg.Metrics, h)
 	return h
 }
@@ -76,7 +86,7 @@ func (h *Hubs) Run(ctx context.Context) error {
 	defer wg.Wait()
 	defer h.end()
 	for range h.cfg.HistoryReads {
-		wg.Go(func() { h.serveReplays(ctx) })
+		wg.Go(func() { h.serveHistory(ctx) })
 	}
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -102,8 +112,9 @@ func (h *Hubs) Run(ctx context.Context) error {
 	}
 }
 
-// tidy evicts what is too old and stops hubs that had no subscriber for some time.
+// tidy gives up what is too old or unused, and stops hubs that had no subscriber for some time.
 func (h *Hubs) tidy() {
+	h.archive.giveUp(historyIdle, func() bool { return false })
 	for _, hub := range h.list() {
 		hub.mu.Lock()
 		hub.evictByBoundLocked(h.now())
@@ -301,27 +312,29 @@ func (h *Hub) follow(ctx context.Context, id stream.Incarnation) error {
 }
 
 // Reserve counts n bytes that a transport holds for a client (a pending write) against Config.Memory. Windows shrink
-// to make room, and who holds history without taking it loses it for now; false says that there is none, and then the
+// to make room, and history that was read is given up, to be read again by who needs it; false says that there is none, and then the
 // client is to be closed as overloaded.
 func (h *Hubs) Reserve(n int64) bool {
 	if h.memory.take(n) {
 		return true
 	}
 	h.shrink(n)
-	h.revoke(func() bool { return h.memory.over(n) <= 0 })
+	h.archive.giveUp(0, func() bool { return h.memory.over(n) <= 0 })
 	return h.memory.take(n)
 }
 
 // Release gives back what Reserve took.
 func (h *Hubs) Release(n int64) { h.memory.add(-n) }
 
-// shrink makes windows smaller, the oldest messages first, until n more bytes fit or there is nothing to give.
+// shrink gives up history that nobody uses, and then makes windows smaller, the oldest messages first, until n more bytes
+// fit or there is nothing to give.
 func (h *Hubs) shrink(n int64) {
 	if h.memory.over(n) <= 0 {
 		return
 	}
 	h.shrinking.Lock()
 	defer h.shrinking.Unlock()
+	h.archive.giveUp(historySpare, func() bool { return h.memory.over(n) <= 0 })
 	for h.memory.over(n) > 0 {
 		hub := h.oldest()
 		if hub == nil {

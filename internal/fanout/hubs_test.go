@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -292,9 +293,18 @@ func wantOffsets(t *testing.T, s *Subscription, from, to int) error {
 
 // TestManyAtOnce is for the race detector: appends, polls, cuts, resumes, evictions and history all at the same time.
 func TestManyAtOnce(t *testing.T) {
+	for name, memory := range map[string]int64{"with memory enough": 1 << 30, "while memory is short": 48_000} {
+		t.Run(name, func(t *testing.T) { testManyAtOnce(t, memory) })
+	}
+}
+
+func testManyAtOnce(t *testing.T, memory int64) {
 	const partitions, each = 3, 400
 	log := newMemLog(partitions)
-	h := startHubs(t, Config{Window: func(string) Window { return Window{Bytes: 6000} }, Formats: []Format{simFormat{}}, HistoryBytes: 4000}, log)
+	h := startHubs(t, Config{
+		Window: func(string) Window { return Window{Bytes: 6000} }, Formats: simFormats, HistoryBytes: 4000, Memory: memory,
+		Gather: func(string) time.Duration { return time.Millisecond },
+	}, log)
 	origin := stream.NewPosition(stream.Incarnation{1}, "t", make([]int64, partitions)...)
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -316,12 +326,16 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wg.Wait()
+	if err := h.archive.check(); err != nil {
+		t.Error(err)
+	}
 }
 
 func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.Position, filter stream.Filter, partitions, each int) error {
 	next := make([]int64, partitions)
 	for at := from; ; {
-		s, err := h.Subscribe(ctx, Request{Topics: []string{"t"}, Filter: filter, From: From{Position: &at}})
+		format := rng.IntN(len(simFormats))
+		s, err := h.Subscribe(ctx, Request{Topics: []string{"t"}, Filter: filter, From: From{Position: &at}, Format: format})
 		if err != nil {
 			return err
 		}
@@ -330,7 +344,23 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 			if err := s.Poll(&b); err != nil {
 				return err
 			}
-			for _, it := range b.Items {
+			frames := b.Run.Frames
+			if len(frames) > 0 && rng.IntN(3) == 0 {
+				written := rng.IntN(len(frames) + 1)
+				rest, _ := s.Unread(b.Run, written)
+				frames = slices.Concat(frames[:written], rest)
+			}
+			if simFormats[format] == (simBlocks{}) {
+				if frames, _, err = unpack(frames); err != nil {
+					return err
+				}
+			}
+			run, err := itemsOf(frames)
+			if err != nil {
+				return err
+			}
+			items := slices.Concat(b.Items, run)
+			for _, it := range items {
 				p := it.Message.Partition
 				if skipped := it.Message.Offset - next[p]; skipped < 0 || skipped > 0 && filter.All() || skipped > 3 {
 					return fmt.Errorf("partition %d: offset %d, after %d", p, it.Message.Offset, next[p])
@@ -340,7 +370,7 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 					return err
 				}
 			}
-			if len(b.Items) > 0 {
+			if len(items) > 0 {
 				continue
 			}
 			if id, moved := s.Progress(); moved {
@@ -397,5 +427,30 @@ func TestMemoryStaysWithinItsBound(t *testing.T) {
 			t.Error("more was given than there is")
 		}
 		h.Release(limit / 2)
+	})
+}
+
+// recreated is a History of a topic that was created again, which its reader hasn't heard of.
+type recreated struct{ memHistory }
+
+func (h recreated) Offsets(ctx context.Context, topic string, at stream.At) (stream.TopicPosition, error) {
+	p, err := h.memHistory.Offsets(ctx, topic, at)
+	p.Incarnation[0]++
+	return p, err
+}
+
+func TestWhoWaitsForATopicsNewIncarnationIsLetGoAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(1)
+		h := New(Config{}, log, recreated{memHistory{log}})
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = h.Run(ctx) }()
+		time.AfterFunc(time.Second, cancel)
+		began := time.Now()
+		_, err := h.Subscribe(t.Context(), Request{Topics: []string{"t"}, From: From{At: stream.Earliest}})
+		wantKind(t, err, stream.Unavailable)
+		if waited := time.Since(began); waited != time.Second {
+			t.Errorf("it took %v, want 1 s", waited)
+		}
 	})
 }

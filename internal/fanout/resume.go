@@ -2,6 +2,7 @@ package fanout
 
 import (
 	"math"
+	"slices"
 
 	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,25 +17,27 @@ func (c *cursor) stepOwn(b *Batch) (again bool, err error) {
 		return false, h.err
 	}
 	c.listLocked()
-	c.followLocked(b)
+	if !c.followLocked(b) {
+		return true, nil
+	}
 	if c.placed && c.seq < h.window.first {
 		c.placed = false // what it was about to walk has left the window
 	}
 	if !c.placed && !c.placeLocked() {
-		return false, nil
+		return c.want == nil, nil
 	}
 	return c.walkLocked(b)
 }
 
 // followLocked takes over what befell the topic as a whole since the cursor last looked: it was created again, cut
-// back, or has grown.
-func (c *cursor) followLocked(b *Batch) {
+// back, or has grown. It returns false when that is more than fits into b.
+func (c *cursor) followLocked(b *Batch) (followed bool) {
 	h := c.hub
 	if c.own.Incarnation == (stream.Incarnation{}) || h.id == (stream.Incarnation{}) {
 		c.own.Incarnation = h.id // brokers without topic ids: nothing to compare
 	}
-	if c.own.Incarnation != h.id {
-		c.recreatedLocked(b)
+	if c.own.Incarnation != h.id && !c.recreatedLocked(b) {
+		return false
 	}
 	if c.epoch != h.epoch {
 		for _, cut := range h.cuts {
@@ -47,36 +50,48 @@ func (c *cursor) followLocked(b *Batch) {
 	for len(c.own.Next) < len(h.window.next) {
 		c.own.Next = append(c.own.Next, 0) // a partition that was added: from its start
 	}
+	return true
 }
 
 // recreatedLocked goes on from the start of the topic's new incarnation. All of the earlier one that the cursor
-// lacks is gone. The position changes with the last gap, as a whole.
-func (c *cursor) recreatedLocked(b *Batch) {
-	h := c.hub
+// lacks is gone. The position changes with the last gap, as a whole. It returns false when the gaps are more than fit
+// into b: a client may come with a position of any number of partitions.
+func (c *cursor) recreatedLocked(b *Batch) (told bool) {
+	h, own := c.hub, c.own
 	now := stream.TopicPosition{Topic: h.topic, Incarnation: h.id, Next: append([]int64(nil), h.begins...)}
-	var gaps []stream.Gap
-	for p := range max(len(c.own.Next), len(now.Next)) {
-		gap := stream.Gap{Topic: h.topic, Partition: int32(p), Reason: stream.GapRecreated}
-		if p < len(c.own.Next) {
-			gap.From = c.own.Next[p]
+	gapOf := func(p int32) stream.Gap {
+		gap := stream.Gap{Topic: h.topic, Partition: p, Reason: stream.GapRecreated}
+		if int(p) < len(own.Next) {
+			gap.From = own.Next[p]
 		}
-		if p < len(now.Next) {
+		if int(p) < len(now.Next) {
 			gap.To = now.Next[p]
 		}
-		if gap.From != 0 || gap.To != 0 {
-			gaps = append(gaps, gap)
-		}
+		return gap
 	}
-	was := c.sub.token(c, c.own.Part())
-	c.own, c.epoch, c.placed, c.probed = now, h.epoch, false, true
-	for i := range gaps {
-		id := was
-		if i == len(gaps)-1 {
-			id = c.sub.token(c, c.own.Part())
+	nothing := func(gap stream.Gap) bool { return gap.From == 0 && gap.To == 0 }
+	last := int32(max(len(own.Next), len(now.Next)) - 1)
+	for last >= 0 && nothing(gapOf(last)) {
+		last--
+	}
+	id := c.sub.token(c, own.Part())
+	for ; c.telling <= last; c.telling++ {
+		gap := gapOf(c.telling)
+		if nothing(gap) {
+			continue
 		}
-		b.add(Item{Gap: &gaps[i], ID: id})
+		if b.budget <= 0 {
+			return false
+		}
+		if c.telling == last {
+			id = c.sub.token(c, now.Part())
+		}
+		b.add(Item{Gap: &gap, ID: id})
+		b.budget -= int64(len(id))
 		h.hubs.metrics.gaps.Inc()
 	}
+	c.own, c.epoch, c.placed, c.probed, c.telling = now, h.epoch, false, true, 0
+	return true
 }
 
 // lost tells a gap in one partition and goes on behind it.
@@ -87,7 +102,7 @@ func (c *cursor) lost(b *Batch, gap stream.Gap) {
 	c.hub.hubs.metrics.gaps.Inc()
 }
 
-// placeLocked finds the cursor's place in the window. Where it can't have one yet it asks for history, or whether
+// placeLocked finds the cursor's place in the window. Where it can't have one yet it notes what is behind, or asks whether
 // what is beyond the hub's end exists, and returns false.
 func (c *cursor) placeLocked() bool {
 	h, w := c.hub, &c.hub.window
@@ -107,11 +122,12 @@ func (c *cursor) placeLocked() bool {
 		}
 	}
 	if len(ranges) > 0 {
-		c.reading = true
 		delete(h.unsynced, c) // what is appended meanwhile is nothing to it
-		h.hubs.replays.push(&replay{cursor: c, probe: probe, req: stream.HistoryRequest{
-			Topic: h.topic, Incarnation: c.own.Incarnation, Ranges: ranges, MaxBytes: h.hubs.cfg.HistoryBytes,
-		}})
+		if probe {
+			c.want = h.past.probe(c, ranges)
+		} else {
+			c.behind = ranges
+		}
 		return false
 	}
 	c.seq, c.settled = w.place(c.own.Next)
@@ -167,63 +183,87 @@ func (c *cursor) takeOwn(b *Batch, e *entry, at *int64) {
 	*at = e.next
 	if e.matches(c.ch.filter) {
 		b.add(Item{Message: &e.msg, ID: c.sub.token(c, c.own.Part())})
+	} else {
+		b.look()
 	}
 }
 
-// takeHistory takes what a read of history brought.
-func (c *cursor) takeHistory(b *Batch) {
-	part := &c.chunk[0]
-	if gap := part.Gap; gap != nil {
-		part.Gap = nil
-		gap.From = c.own.Next[part.Partition]
-		c.lost(b, *gap)
+// stepPast takes a stretch of history that is at hand, or waits for one.
+func (c *cursor) stepPast(b *Batch) (again bool) {
+	for i := range c.behind {
+		c.behind[i].From = c.own.Next[c.behind[i].Partition]
 	}
-	at := &c.own.Next[part.Partition]
-	for len(part.Messages) > 0 {
+	c.behind = slices.DeleteFunc(c.behind, func(r stream.Range) bool { return r.From >= r.To })
+	if len(c.behind) == 0 {
+		return true
+	}
+	s, want := c.hub.past.seek(c)
+	if c.want = want; want != nil {
+		return false
+	}
+	if s == nil {
+		c.behind = nil
+		return true
+	}
+	c.takeStretch(b, s)
+	return true
+}
+
+// takeStretch takes what it lacks of a stretch of history.
+func (c *cursor) takeStretch(b *Batch, s *stretch) {
+	at := &c.own.Next[s.part]
+	if *at < s.lost {
+		c.lost(b, stream.Gap{Partition: s.part, From: *at, To: s.lost, Reason: s.reason})
+	}
+	if c.takePastRun(b, s) {
+		return
+	}
+	for i := s.index(*at); i < len(s.messages); i++ {
 		if b.budget <= 0 {
 			return
 		}
-		m := &part.Messages[0]
-		part.Messages = part.Messages[1:]
-		if m.Offset < *at {
-			continue
-		}
+		m := &s.messages[i]
 		*at = m.Offset + 1
-		if c.ch.filter.Match(m) {
+		if s.matches(c.ch.filter, i) {
 			b.add(Item{Message: m, ID: c.sub.token(c, c.own.Part())})
+		} else {
+			b.look()
 		}
 	}
-	*at = max(*at, part.Next)
-	if c.chunk = c.chunk[1:]; len(c.chunk) == 0 {
-		c.dropHistory()
-	}
+	c.endStretch(s)
 }
 
-// answer hands the cursor what its read of history brought. After an error it asks again, for what it lacks by then.
-func (c *cursor) answer(r *replay, parts []stream.PartBatch, size int64, err error) {
-	c.sub.mu.Lock()
-	defer c.sub.mu.Unlock()
-	c.reading = false
-	if c.sub.closed || err != nil || len(parts) == 0 {
-		c.hub.hubs.memory.add(-size)
-	} else {
-		c.chunk, c.chunkSize = parts, size
-		if size > 0 { // else there is nothing to be had by taking it away, and a gap to be lost
-			c.hub.hubs.held.push(c)
-		}
-	}
-	if r.probe && err == nil && len(parts) == len(r.req.Ranges) {
-		c.probed = true
-	}
-	c.wake()
+// endStretch moves behind all of a stretch. Partitions take turns.
+func (c *cursor) endStretch(s *stretch) {
+	at := &c.own.Next[s.part]
+	*at = max(*at, s.next)
+	i := slices.IndexFunc(c.behind, func(r stream.Range) bool { return r.Partition == s.part })
+	r := c.behind[i]
+	c.behind = append(slices.Delete(c.behind, i, i+1), r)
 }
 
-// dropHistory lets go of a read's memory. What of it wasn't taken is read again, if the cursor goes on.
-func (c *cursor) dropHistory() {
-	if c.chunk == nil {
-		return
+// hear takes what the cursor was told when its turn in the line came.
+func (c *cursor) hear(b *Batch) (again bool, err error) {
+	w := c.want
+	if !w.done.Load() {
+		return false, nil
 	}
-	c.hub.hubs.held.remove(c)
-	c.hub.hubs.memory.add(-c.chunkSize)
-	c.chunk, c.chunkSize = nil, 0
+	c.want = nil
+	if w.err != nil {
+		return false, w.err
+	}
+	for _, gap := range w.gaps {
+		gap.From = c.own.Next[gap.Partition]
+		c.lost(b, gap)
+		c.behind = nil
+	}
+	c.probed = c.probed || w.sure
+	return true, nil
+}
+
+// leavePast takes a cursor that is closed out of the line.
+func (c *cursor) leavePast() {
+	if c.want != nil {
+		c.hub.past.leave(c.want)
+	}
 }

@@ -14,13 +14,15 @@ type simClient struct {
 	topics []*simTopic
 	filter stream.Filter
 	slow   Slow
+	format int // of the subscription
 
-	sub   *Subscription
-	woken bool
-	at    map[string]*simPlace // by topic
-	ids   []string             // positions it was given since it last resumed
-	got   int
-	gaps  int
+	sub     *Subscription
+	woken   bool
+	writing *Batch               // a run that it is about to take
+	at      map[string]*simPlace // by topic
+	ids     []string             // positions it was given since it last resumed
+	got     int
+	gaps    int
 }
 
 // simPlace is what a client has of a topic.
@@ -137,8 +139,8 @@ func (c *simClient) takeGap(it *Item) error {
 	g := it.Gap
 	t, place := c.topic(g.Topic), c.at[g.Topic]
 	place.grow(int(g.Partition) + 1)
-	if g.From < place.next[g.Partition] && g.Reason != stream.GapTruncated {
-		return fmt.Errorf("%+v: the client was at %d", *g, place.next[g.Partition])
+	if err := c.repeated(t, place, int(g.Partition), g.From); err != nil && g.Reason != stream.GapTruncated {
+		return fmt.Errorf("%+v: the client was at %d: %w", *g, place.next[g.Partition], err)
 	}
 	// Who has nothing may have gone on to another incarnation without a word, and the gap is of that one.
 	if err := c.missed(t, place, int(g.Partition), g.From); err != nil && !(g.Reason == stream.GapRecreated && place.nothing()) {

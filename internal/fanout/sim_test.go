@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -38,14 +39,14 @@ func TestSimulation(t *testing.T) {
 		seen.add(s)
 	}
 	t.Logf("%d seeds: %+v", last-first+1, seen)
-	if *simSeed == 0 && (seen.fromKafka == 0 || seen.fromWindow == 0 || seen.gaps == 0 || seen.resumes == 0 || seen.tooSlow == 0 || seen.frames == 0) {
+	if *simSeed == 0 && (seen.fromKafka == 0 || seen.fromWindow == 0 || seen.gaps == 0 || seen.resumes == 0 || seen.tooSlow == 0 || seen.frames == 0 || seen.runs == 0 || seen.unread == 0 || seen.shared == 0 || seen.pastRuns == 0 || seen.blocks == 0 || seen.inside == 0) {
 		t.Errorf("something never happened: %+v", seen)
 	}
 }
 
 // simTally counts what must have happened for a simulation to mean something.
 type simTally struct {
-	messages, gaps, resumes, tooSlow, failedReads, fromKafka, fromWindow, frames int
+	messages, gaps, resumes, tooSlow, failedReads, fromKafka, fromWindow, frames, runs, unread, reads, shared, blocks, inside, pastRuns int
 }
 
 func (a *simTally) add(s *sim) {
@@ -54,6 +55,13 @@ func (a *simTally) add(s *sim) {
 	a.tooSlow += s.tally.tooSlow
 	a.failedReads += s.tally.failedReads
 	a.frames += s.tally.frames
+	a.runs += s.tally.runs
+	a.pastRuns += s.tally.pastRuns
+	a.unread += s.tally.unread
+	a.reads += s.tally.reads
+	a.shared += s.tally.shared
+	a.blocks += s.tally.blocks
+	a.inside += s.tally.inside
 	a.fromKafka += s.tally.fromKafka
 	a.fromWindow += s.tally.fromWindow
 	a.gaps += s.tally.gaps
@@ -82,12 +90,12 @@ func newSim(seed uint64, logf func(string, ...any)) *sim {
 	window := Window{Bytes: 300 + s.rng.Int64N(8000), Age: time.Duration(1+s.rng.IntN(30)) * time.Second}
 	for range 2 {
 		h := New(Config{
-			Window: func(string) Window { return window }, Formats: []Format{simFormat{}},
-			Memory: 1 << 20,
+			Window: func(string) Window { return window }, Formats: simFormats,
+			Memory: 1 << 20, Gather: ungathered,
 		}, nil, nil)
 		h.now = func() time.Time { return s.now }
 		if s.rng.IntN(2) == 0 { // so small that they bind
-			h.limits = limits{poll: 1 + s.rng.Int64N(2000), walk: 1 + s.rng.IntN(6), refs: 1 + s.rng.IntN(6)}
+			h.limits = limits{poll: 1 + s.rng.Int64N(2000), walk: 1 + s.rng.IntN(6), refs: 1 + s.rng.IntN(6), block: 1 + s.rng.IntN(300), meet: 1 + s.rng.IntN(2)}
 		}
 		s.replicas = append(s.replicas, h)
 		for _, t := range s.topics {
@@ -98,7 +106,7 @@ func newSim(seed uint64, logf func(string, ...any)) *sim {
 			s.readers = append(s.readers, r)
 		}
 	}
-	for i := range 1 + s.rng.IntN(5) {
+	for i := range 1 + s.rng.IntN(8) {
 		topics := s.topics
 		if s.rng.IntN(3) == 0 {
 			topics = topics[:1]
@@ -112,13 +120,6 @@ func newSim(seed uint64, logf func(string, ...any)) *sim {
 	return s
 }
 
-// simFormat makes frames that say which place they are of.
-type simFormat struct{}
-
-func (simFormat) AppendMessage(dst []byte, m *stream.Message, id string) []byte {
-	return fmt.Appendf(dst, "%s/%d/%d %s", m.Topic, m.Partition, m.Offset, id)
-}
-
 // run does some hundred steps, then lets everything come to rest and checks that nobody lacks anything.
 func (s *sim) run() error {
 	for range 150 + s.rng.IntN(400) {
@@ -127,7 +128,7 @@ func (s *sim) run() error {
 		}
 	}
 	s.calm = true
-	for range 4000 {
+	for range 20_000 {
 		if err := s.step(); err != nil {
 			return err
 		}
@@ -147,7 +148,14 @@ func (s *sim) run() error {
 	for i, h := range s.replicas {
 		s.tally.fromKafka += counted(h.metrics.replaysKafka)
 		s.tally.fromWindow += counted(h.metrics.replaysWindow)
-		if held := h.memory.used.Load() - s.windowBytes(h); held != 0 {
+		stretches, history, waiting := h.archive.size()
+		if err := h.archive.check(); err != nil || waiting > 0 {
+			return fmt.Errorf("replica %d: %v; %d wait for history", i, err, waiting)
+		}
+		if stretches == 0 && history != 0 {
+			return fmt.Errorf("replica %d: %d bytes of nothing", i, history)
+		}
+		if held := h.memory.used.Load() - s.windowBytes(h) - history; held != 0 {
 			return fmt.Errorf("replica %d: %d bytes are counted as held by nobody", i, held)
 		}
 	}
@@ -167,6 +175,9 @@ func (s *sim) windowBytes(h *Hubs) (n int64) {
 		var sum int64
 		for _, e := range hub.window.entries {
 			sum += e.size() + e.framed.Load()
+		}
+		for _, seg := range hub.window.segments {
+			sum += seg.framed.Load()
 		}
 		if sum != hub.bytes.Load() {
 			panic("a window's bytes are miscounted")
@@ -189,12 +200,12 @@ func (s *sim) rest() bool {
 		}
 	}
 	for _, c := range s.clients {
-		if c.sub == nil || c.woken || slices.ContainsFunc(c.sub.cursors, func(c *cursor) bool { return !c.synced }) {
+		if c.sub == nil || c.woken || c.writing != nil || slices.ContainsFunc(c.sub.cursors, func(c *cursor) bool { return !c.synced }) {
 			return false
 		}
 	}
 	for _, h := range s.replicas {
-		if h.replays.len() > 0 {
+		if _, _, waiting := h.archive.size(); waiting > 0 {
 			return false
 		}
 	}
@@ -238,12 +249,12 @@ func (s *sim) step() error {
 		}
 	case n < 96:
 		taken := s.rng.IntN(2)
-		s.replicas[s.rng.IntN(2)].revoke(func() bool { taken--; return taken < 0 })
+		s.replicas[s.rng.IntN(2)].archive.giveUp(0, func() bool { taken--; return taken < 0 })
 	default:
 		c := s.clients[s.rng.IntN(len(s.clients))]
 		if c.sub != nil { // cut
 			c.sub.Close()
-			c.sub = nil
+			c.sub, c.writing = nil, nil
 		}
 	}
 	return nil
@@ -260,37 +271,42 @@ func (s *sim) read() {
 // replay makes one read of history; its answer is handed over at another step.
 func (s *sim) replay() {
 	h := s.replicas[s.rng.IntN(len(s.replicas))]
-	r := h.replays.pop()
+	r := h.archive.next()
 	if r == nil {
 		return
+	}
+	s.tally.reads++
+	for _, w := range r.members {
+		if w.place != nil || w.read != r {
+			panic("who waits for a read is still in line")
+		}
 	}
 	var parts []stream.PartBatch
 	err := errors.New("the broker is away")
 	if s.calm || s.rng.IntN(4) > 0 {
-		parts, err = r.cursor.topicOf(s.topics).history(s.rng, r.req)
+		i := slices.IndexFunc(s.topics, func(t *simTopic) bool { return t.name == r.req.Topic })
+		parts, err = s.topics[i].history(s.rng, r.req)
 	}
+	s.trace("replica %d reads %+v: %s, %v", slices.Index(s.replicas, h), r.req, simBatch(stream.Batch{Parts: parts}), err)
 	if err != nil {
 		s.tally.failedReads++
+		parts = nil
 	}
-	clampGaps(r.req.Ranges, parts)
-	size := partsSize(parts)
-	h.memory.add(size)
-	s.answers = append(s.answers, func() { r.cursor.answer(r, parts, size, err) })
-}
-
-func (c *cursor) topicOf(topics []*simTopic) *simTopic {
-	for _, t := range topics {
-		if t.name == c.hub.topic {
-			return t
-		}
-	}
-	panic("a read of an unknown topic")
+	s.answers = append(s.answers, func() {
+		s.tally.shared += max(len(r.members)-1, 0)
+		r.finish(parts, 0, nil)
+	})
 }
 
 // client lets one client do something: subscribe, or poll if it was woken.
 func (s *sim) client(c *simClient) error {
 	if c.sub == nil {
 		return s.subscribe(c)
+	}
+	if c.writing != nil {
+		b := c.writing
+		c.writing = nil
+		return s.takeBatch(c, b)
 	}
 	if s.rng.IntN(8) == 0 {
 		if id, moved := c.sub.Progress(); moved {
@@ -303,8 +319,8 @@ func (s *sim) client(c *simClient) error {
 		return nil
 	}
 	c.woken = false
-	var b Batch
-	err := c.sub.Poll(&b)
+	b := new(Batch)
+	err := c.sub.Poll(b)
 	if err != nil {
 		if e, ok := errors.AsType[*stream.Error](err); ok && e.Kind == stream.TooSlow && c.slow == SlowClose {
 			s.tally.tooSlow++
@@ -317,21 +333,78 @@ func (s *sim) client(c *simClient) error {
 		}
 		return c.wrap(err)
 	}
-	for i := range b.Items {
-		it := &b.Items[i]
+	if b.Run.Count > 0 && s.rng.IntN(2) == 0 {
+		c.writing = b // other things happen before the client has taken it, or not all of it
+		return nil
+	}
+	return s.takeBatch(c, b)
+}
+
+// takeBatch has a client take what came with a batch, and checks it.
+func (s *sim) takeBatch(c *simClient, b *Batch) error {
+	items, err := s.itemsOf(c, b)
+	if err != nil {
+		return c.wrap(err)
+	}
+	for i := range items {
+		it := &items[i]
 		s.traceItem(c, it)
 		if err := c.take(it); err != nil {
 			return c.wrap(err)
 		}
 		if it.Frame != nil {
 			s.tally.frames++
-			if want := string(simFormat{}.AppendMessage(nil, it.Message, it.ID)); string(it.Frame) != want {
+			want := simFormat{}.AppendMessage(nil, it.Message, it.ID)
+			if c.format == 1 {
+				want = simBlocks{}.AppendBlock(nil, want)
+				if c.filter.All() {
+					s.tally.inside++
+				}
+			}
+			if !bytes.Equal(it.Frame, want) {
 				return c.wrap(fmt.Errorf("frame %q, want %q", it.Frame, want))
 			}
 		}
 	}
 	c.woken = c.woken || b.More
 	return nil
+}
+
+// itemsOf returns what a client got with a batch. Of a run it may not take all.
+func (s *sim) itemsOf(c *simClient, b *Batch) (items []Item, err error) {
+	if b.Run.Count == 0 {
+		return b.Items, nil
+	}
+	s.tally.runs++
+	if !c.sub.cursors[0].synced {
+		s.tally.pastRuns++
+	}
+	if len(b.Items) > 0 {
+		return nil, errors.New("a batch has a run and items")
+	}
+	got, count := b.Run.Frames, b.Run.Count
+	if s.rng.IntN(3) == 0 {
+		written := s.rng.IntN(len(got) + 1)
+		var rest []byte
+		rest, count = c.sub.Unread(b.Run, written)
+		got = slices.Concat(got[:written], rest)
+		s.tally.unread++
+		b.More = true
+		if want := b.Run.Count; written == len(b.Run.Frames) && count != want {
+			return nil, fmt.Errorf("Unread of a whole run of %d left %d", want, count)
+		}
+	}
+	if c.format == 1 {
+		var blocks int
+		if got, blocks, err = unpack(got); err != nil {
+			return nil, err
+		}
+		s.tally.blocks += blocks
+	}
+	if items, err = itemsOf(got); len(items) != count && err == nil {
+		err = fmt.Errorf("%d frames are %q", count, got)
+	}
+	return items, err
 }
 
 func (c *simClient) wrap(err error) error {
@@ -369,7 +442,8 @@ func (s *sim) subscribe(c *simClient) error {
 		}
 		hubs, start = append(hubs, hub), append(start, at)
 	}
-	req := Request{Filter: c.filter, Slow: c.slow, Wake: func() { c.woken = true }}
+	c.format = s.rng.IntN(len(simFormats))
+	req := Request{Filter: c.filter, Slow: c.slow, Format: c.format, Wake: func() { c.woken = true }}
 	c.sub = h.newSubscription(req, hubs, start)
 	c.woken = true
 	if token == "" {

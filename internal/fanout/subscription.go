@@ -23,6 +23,10 @@ type Subscription struct {
 	told    string     // the position that was given out last
 	err     error
 	closed  bool
+
+	// Most have one topic: its cursor is beside what it needs, since a delivery costs what it touches of memory.
+	only cursor
+	one  [1]*cursor
 }
 
 // token returns the position when cursor c's part of it is part.
@@ -71,11 +75,32 @@ func (s *Subscription) Poll(b *Batch) error {
 	s.turn++
 	b.More = b.budget <= 0 || s.err != nil
 	s.hubs.shrink(0) // frames may have been encoded
-	if len(b.Items) > 0 {
+	switch {
+	case b.Run.Count > 0:
+		s.told = b.Run.last().id
+	case len(b.Items) > 0:
 		s.told = b.Items[len(b.Items)-1].ID
-		return nil // an error lasts: it comes with the next Poll
+	default:
+		return s.err
 	}
-	return s.err
+	return nil // an error lasts: it comes with the next Poll
+}
+
+// Unread takes back what a client didn't take of the last Poll's run: only the first written bytes of its frames, not
+// all of them. It returns the rest of the frame, or block, that was begun, which is still to be written before anything
+// else, and how many messages the client has with that. Those behind it come with the next Poll.
+func (s *Subscription) Unread(run Run, written int) (rest []byte, count int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.cursors[0] // a subscription that gets runs has one
+	m := run.taken(written)
+	count = int(m.next - run.from.next)
+	if s.told = m.id; c.synced {
+		c.seq, c.id = run.seq+uint64(count), m.id
+	} else {
+		c.unreadPast(m)
+	}
+	return run.Frames[written : m.end-run.from.end], count
 }
 
 // Progress moves the subscription past messages that its filter leaves out, when nothing is pending, and returns its
@@ -113,8 +138,11 @@ func (c *cursor) skip() {
 // Next is Poll that waits. It is for callers without a Wake.
 func (s *Subscription) Next(ctx context.Context, b *Batch) error {
 	for {
-		if err := s.Poll(b); err != nil || len(b.Items) > 0 {
+		if err := s.Poll(b); err != nil || len(b.Items) > 0 || b.Run.Count > 0 {
 			return err
+		}
+		if b.More && ctx.Err() == nil {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -122,12 +150,6 @@ func (s *Subscription) Next(ctx context.Context, b *Batch) error {
 		case <-s.woken:
 		}
 	}
-}
-
-func (s *Subscription) ended() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.closed
 }
 
 // Close ends the subscription. It is safe to call twice.
@@ -139,7 +161,7 @@ func (s *Subscription) Close() {
 	}
 	s.closed = true
 	for _, c := range s.cursors {
-		c.dropHistory()
+		c.leavePast()
 		c.hub.detach(c)
 	}
 	s.hubs.metrics.subscriptions.Dec()
@@ -148,8 +170,9 @@ func (s *Subscription) Close() {
 // newSubscription attaches a cursor for each topic. Where start has no part for a topic it begins at the hub's end.
 // The hubs have started, and keep their users while this runs.
 func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPosition) *Subscription {
-	s := &Subscription{hubs: h, wake: req.Wake, woken: make(chan struct{}, 1), slow: req.Slow, format: req.Format}
+	s := &Subscription{hubs: h, wake: req.Wake, slow: req.Slow, format: req.Format}
 	if s.wake == nil {
+		s.woken = make(chan struct{}, 1)
 		s.wake = func() {
 			select {
 			case s.woken <- struct{}{}:
@@ -160,8 +183,14 @@ func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPo
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	filter := req.Filter.Canonical()
+	s.cursors = s.one[:0]
 	for i, hub := range hubs {
-		s.cursors = append(s.cursors, hub.attach(s, filter, start[i]))
+		c := &s.only
+		if len(hubs) > 1 {
+			c = new(cursor)
+		}
+		hub.attach(c, s, filter, start[i])
+		s.cursors = append(s.cursors, c)
 	}
 	slices.SortFunc(s.cursors, func(a, b *cursor) int { return strings.Compare(a.hub.topic, b.hub.topic) })
 	s.told = s.positionLocked()
@@ -170,18 +199,17 @@ func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPo
 }
 
 // attach adds a cursor at start, or at the hub's end when start is nil.
-func (h *Hub) attach(s *Subscription, filter stream.Filter, start *stream.TopicPosition) *cursor {
+func (h *Hub) attach(c *cursor, s *Subscription, filter stream.Filter, start *stream.TopicPosition) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.users++
-	c := &cursor{sub: s, hub: h, ch: h.channels.join(filter, h.window.end()), epoch: h.epoch}
+	*c = cursor{sub: s, hub: h, ch: h.channels.join(filter, h.window.end()), epoch: h.epoch, listed: -1}
 	if start == nil {
 		c.enterStepLocked(h.window.end(), h.head)
 	} else {
 		c.own = stream.TopicPosition{Topic: h.topic, Incarnation: start.Incarnation, Next: slices.Clone(start.Next)}
 		c.listLocked()
 	}
-	return c
 }
 
 // detach removes a cursor.
@@ -189,7 +217,7 @@ func (h *Hub) detach(c *cursor) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.unsynced, c)
-	delete(c.ch.cursors, c)
+	c.ch.leave(c)
 	h.channels.leave(c.ch)
 	h.releaseLocked()
 }

@@ -19,9 +19,27 @@ type entry struct {
 	id   string    // the topic's part of the position behind it: what a client in step has then
 	at   time.Time // when the hub got it
 
-	typ    atomic.Pointer[string]   // the event's type, once somebody has asked
-	frames []atomic.Pointer[[]byte] // by format
-	framed atomic.Int64             // bytes of them
+	typ atomic.Pointer[string] // the event's type, once somebody has asked
+
+	frames atomic.Pointer[frame] // those that were encoded alone, for who has a filter
+	framed atomic.Int64          // bytes of them
+}
+
+// frame is an entry in one format. It stands in a list of few.
+type frame struct {
+	format int
+	bytes  []byte
+	next   *frame
+}
+
+// in returns the frame of a format, or nil.
+func (f *frame) in(format int) []byte {
+	for ; f != nil; f = f.next {
+		if f.format == format {
+			return f.bytes
+		}
+	}
+	return nil
 }
 
 // eventType returns the type of the message's event. It is read from the message once.
@@ -41,18 +59,19 @@ func (e *entry) matches(f stream.Filter) bool {
 
 // size is what the entry holds of memory without its frames.
 func (e *entry) size() int64 {
-	const fixed = 64
-	return fixed + e.msg.Size() + int64(len(e.id)) + int64(8*len(e.frames))
+	const fixed = 128
+	return fixed + e.msg.Size() + int64(len(e.id))
 }
 
 // window is the log: a hub's recent entries in one order. An entry's place in it is its sequence number, which never
 // changes and never comes again. For every partition it holds all that lies between begin and next.
 type window struct {
-	first   uint64     // sequence number of entries[0]
-	entries []*entry   // oldest first
-	index   [][]uint64 // by partition: the sequence numbers of its entries, ascending in number and in offset
-	begin   []int64    // by partition: everything from this offset up to next is here
-	next    []int64    // by partition: where the reader stands
+	first    uint64     // sequence number of entries[0]
+	entries  []*entry   // oldest first
+	segments []*segment // of its messages, oldest first
+	index    [][]uint64 // by partition: the sequence numbers of its entries, ascending in number and in offset
+	begin    []int64    // by partition: everything from this offset up to next is here
+	next     []int64    // by partition: where the reader stands
 }
 
 // end returns the sequence number that the next entry gets.
@@ -90,7 +109,7 @@ func (w *window) evict() *entry {
 // reset empties the window, which from now on begins where the reader stands. Sequence numbers go on.
 func (w *window) reset(next []int64) {
 	w.first = w.end()
-	w.entries = nil
+	w.entries, w.segments = nil, nil
 	w.next = slices.Clone(next)
 	w.begin = slices.Clone(next)
 	w.index = make([][]uint64, len(next))
