@@ -22,7 +22,11 @@ var (
 // negotiate returns the media type that a request's Accept header prefers (RFC 9110 section 12.5.1), SSE where it
 // doesn't care.
 func negotiate(r *http.Request) (string, error) {
-	accept := strings.Join(r.Header.Values("Accept"), ",")
+	values := r.Header["Accept"]
+	if len(values) == 1 && (values[0] == sseType || values[0] == "*/*") { // nearly all
+		return sseType, nil
+	}
+	accept := strings.Join(values, ",")
 	if strings.TrimSpace(accept) == "" {
 		return sseType, nil
 	}
@@ -62,6 +66,27 @@ func accepts(accept, mediaType string) (weight float64) {
 		}
 	}
 	return weight
+}
+
+// acceptsGzip reports whether a request's Accept-Encoding header lets the response be gzipped, and doesn't prefer it as it
+// is (RFC 9110 section 12.5.3).
+func acceptsGzip(r *http.Request) bool {
+	weights := map[string]float64{}
+	for part := range strings.SplitSeq(strings.Join(r.Header.Values("Accept-Encoding"), ","), ",") {
+		name, params, _ := strings.Cut(part, ";")
+		weight := 1.0
+		if key, q, ok := strings.Cut(strings.TrimSpace(params), "="); ok && strings.EqualFold(strings.TrimSpace(key), "q") {
+			weight = quality(strings.TrimSpace(q))
+		}
+		weights[strings.ToLower(strings.TrimSpace(name))] = weight
+	}
+	gzip, ok := weights["gzip"]
+	if !ok {
+		if gzip, ok = weights["x-gzip"]; !ok {
+			gzip = weights["*"]
+		}
+	}
+	return gzip > 0 && gzip >= weights["identity"]
 }
 
 func quality(q string) float64 {

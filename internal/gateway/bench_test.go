@@ -44,7 +44,7 @@ func BenchmarkPass(b *testing.B) {
 		for id, f := range map[string]frames{"": sse{}, "a": webSocketFrames{id: "a"}} {
 			b.Run(fmt.Sprintf("messages=%d/id=%s", n, id), func(b *testing.B) {
 				g := newGateway(Config{}, newFakeHubs(), &fakeTopics{}, openAccess(b))
-				c := g.newConnection("sse", f, noSink{})
+				c := g.newLoop("sse", f, noSink{})
 				feed := &feed{id: id, frames: f}
 				feed.count([]string{"orders"}, "sse", g.metrics)
 				sub := &endless{}

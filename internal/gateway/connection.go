@@ -6,33 +6,42 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// sink takes whole frames, many in one write. An error is the connection's end.
-type sink interface {
-	write(b []byte) error
-}
-
-// connection is one client's stream, whatever its transport: the outside of the loop, which waits, and writes what the
-// feeds have written down.
+// connection is one client's stream, whatever its transport. It does nothing by itself: a driver passes over it when
+// something is pending, and keeps it alive. All its methods but wakeFor's are for one goroutine at a time.
 type connection struct {
 	g         *Gateway
-	transport string // for the metrics
+	driver    driver
+	transport *transportMetrics
 	frames    frames // of what isn't about one feed
-	sink      sink
 	feeds     []*feed
 
-	wake     chan struct{}     // of capacity 1: some feed is pending
-	commands chan func() error // run between two passes; nil but for WebSocket
-	ping     func() error      // what else is due with each round, which it writes by itself; may be nil
+	command atomic.Pointer[func() error] // what a WebSocket's client asks for, run between two passes; nil: nothing
+	pings   *pings                       // nil but for WebSocket
 
 	out   outgoing
 	spoke time.Time // when something was written last, but for what a round has beside a heartbeat
 	round time.Time // when progress was told and a ping sent last
+}
+
+// driver runs a connection: a loop of its own, or a writer that has many.
+type driver interface {
+	// now is the time that what happens to the connection is noted with.
+	now() time.Time
+
+	// wake says that the connection has something to do. It may come from any goroutine, and doesn't block.
+	wake()
+
+	// send writes what is in out. It reports whether all was taken; if not, the rest is the driver's, and it tells the
+	// connection when that has been. An error is the connection's end.
+	send(ctx context.Context, out *outgoing) (all bool, err error)
 }
 
 var (
@@ -40,26 +49,45 @@ var (
 	errOverloaded = stream.Errorf(stream.Overloaded, "there is no memory for what waits to be written; resume on another replica, or later")
 )
 
-func (g *Gateway) newConnection(transport string, f frames, s sink) *connection {
-	return &connection{g: g, transport: transport, frames: f, sink: s, wake: make(chan struct{}, 1), out: outgoing{buffers: &g.buffers}}
+// init sets up a connection of g's that is driven by d.
+func (c *connection) init(g *Gateway, d driver, transport string, f frames) {
+	c.g, c.driver, c.transport, c.frames, c.out.buffers = g, d, g.metrics.of(transport), f, &g.buffers
+	c.spoke = time.Now()
+	c.round = c.spoke
 }
 
-// wakeFor returns the [fanout.Request] Wake of a feed.
+// obey runs the command that is there, if there is one. Its error is the connection's end.
+func (c *connection) obey() error {
+	if c.command.Load() == nil {
+		return nil
+	}
+	do := c.command.Swap(nil)
+	if do == nil {
+		return nil // whoever asked for it didn't want it any more
+	}
+	return (*do)()
+}
+
+// wakeFor returns the [fanout.Request] Wake of a feed. Who finds the feed pending has been preceded by who wakes the
+// driver for it.
 func (c *connection) wakeFor(f *feed) func() {
 	return func() {
-		f.pending.Store(true)
-		select {
-		case c.wake <- struct{}{}:
-		default:
+		if !f.pending.Swap(true) {
+			c.driver.wake()
 		}
 	}
 }
 
 // add takes a feed whose subscription is open, and tells the client where it stands.
 func (c *connection) add(f *feed) {
+	c.open(f)
+	f.pending.Store(true)
+}
+
+// open is add for a feed that begins where its topics end: nothing is pending unless its Wake was called.
+func (c *connection) open(f *feed) {
 	c.feeds = append(c.feeds, f)
 	c.out.buf = f.frames.appendOpen(c.out.own(), f.sub.Position(), c.g.retry(c.g.cfg.RetrySpread))
-	f.pending.Store(true)
 }
 
 // retry returns how long a client is to wait before it comes back.
@@ -67,62 +95,35 @@ func (g *Gateway) retry(spread time.Duration) time.Duration {
 	return g.cfg.Retry + rand.N(spread+1)
 }
 
-// run serves the connection until it ends, and returns why: errClientGone, errDraining, a write's error, or what ended
-// a subscription. The client has been told. Subscriptions are closed.
-func (c *connection) run(ctx context.Context) error {
-	defer func() {
-		for _, f := range c.feeds {
-			f.sub.Close()
+// topics returns the names of all topics, for the log.
+func (c *connection) topics() (names []string) {
+	for _, f := range c.feeds {
+		for i := range f.topics {
+			names = append(names, f.topics[i].name)
 		}
-		c.out.reset()
-	}()
-	err := c.loop(ctx)
-	if errors.Is(err, errDraining) {
-		c.tellProgress()
-		c.out.buf = c.frames.appendRestart(c.out.own(), c.g.retry(c.g.cfg.Drain))
-		_ = c.flush(ctx) // it is the end either way
 	}
-	return err
+	return names
 }
 
-// always is closed: a loop that has more to do waits for it.
-var always = func() <-chan struct{} {
-	c := make(chan struct{})
-	close(c)
-	return c
-}()
-
-func (c *connection) loop(ctx context.Context) error {
-	c.spoke, c.round = time.Now(), time.Now()
-	heartbeat := time.NewTimer(c.g.cfg.Heartbeat)
-	defer heartbeat.Stop()
-	for {
-		more, err := c.pass(ctx)
-		if err != nil {
-			return err
-		}
-		var again <-chan struct{}
-		if more {
-			again = always
-		}
-		select {
-		case <-ctx.Done():
-			return errClientGone
-		case <-c.g.draining.Done():
-			return errDraining
-		case <-again:
-		case <-c.wake:
-		case do := <-c.commands:
-			if err := do(); err != nil {
-				return c.end(ctx, err)
-			}
-		case <-heartbeat.C:
-			if err := c.keepAlive(ctx); err != nil {
-				return err
-			}
-			heartbeat.Reset(c.g.cfg.Heartbeat - max(time.Since(c.spoke), time.Since(c.round)))
-		}
+// unsubscribe closes all feeds.
+func (c *connection) unsubscribe() {
+	for _, f := range c.feeds {
+		f.sub.Close()
 	}
+	c.feeds = nil
+}
+
+// close lets go of what the connection holds.
+func (c *connection) close() {
+	c.unsubscribe()
+	c.out.reset()
+}
+
+// restart writes the last words of a gateway that stops.
+func (c *connection) restart(ctx context.Context) {
+	c.tellProgress()
+	c.out.buf = c.frames.appendRestart(c.out.own(), c.g.retry(c.g.cfg.Drain))
+	_ = c.flush(ctx) // it is the end either way
 }
 
 // pass polls every feed that has something pending and writes all that came in one write. It reports whether there may
@@ -134,6 +135,9 @@ func (c *connection) pass(ctx context.Context) (more bool, err error) {
 		f := c.feeds[i]
 		if !f.pending.Swap(false) {
 			continue
+		}
+		if c.out.of != nil {
+			c.out.own() // another Poll may fill the run's batch anew
 		}
 		again, err := f.poll(batch, &c.out)
 		if again {
@@ -149,7 +153,9 @@ func (c *connection) pass(ctx context.Context) (more bool, err error) {
 			i--
 		}
 	}
-	return more, c.flush(ctx)
+	err = c.flush(ctx)
+	batch.Reset() // what was written may go out of the window
+	return more, err
 }
 
 // batch returns an empty batch of the pool.
@@ -185,35 +191,44 @@ func (c *connection) end(ctx context.Context, err error) error {
 	return err
 }
 
+// due returns when keepAlive is to be called next.
+func (c *connection) due() time.Time {
+	if c.round.Before(c.spoke) {
+		return c.round.Add(c.g.cfg.Heartbeat)
+	}
+	return c.spoke.Add(c.g.cfg.Heartbeat)
+}
+
 // keepAlive does what is due after a time. A round is due every Heartbeat, however busy the connection is: positions
 // that moved past what filters left out, and a ping. A heartbeat is due when nothing else was sent for so long; a round
 // doesn't count, since pages see neither a ping nor an id without an event. What has waited for half of the time goes
 // along, so that an idle connection wakes once in a Heartbeat.
 func (c *connection) keepAlive(ctx context.Context) error {
-	half, spoke := c.g.cfg.Heartbeat/2, c.spoke
-	round, silent := time.Since(c.round) >= half, time.Since(spoke) >= half
+	now, half, spoke := c.driver.now(), c.g.cfg.Heartbeat/2, c.spoke
+	round, silent := now.Sub(c.round) >= half, now.Sub(spoke) >= half
 	if round {
 		c.tellProgress()
+		if c.pings != nil {
+			if err := c.pings.check(now, max(c.g.cfg.WriteTimeout, 2*c.g.cfg.Heartbeat)); err != nil {
+				return err
+			}
+			c.out.buf = append(c.out.own(), final|opPing, 0)
+			c.pings.sent = true
+		}
 	}
 	if silent {
 		c.out.buf = c.frames.appendHeartbeat(c.out.own())
 	}
-	if err := c.flush(ctx); err != nil {
-		return err
-	}
-	now := time.Now()
+	err := c.flush(ctx)
+	now = c.driver.now()
 	c.spoke = spoke
 	if silent {
 		c.spoke = now
 	}
-	if !round {
-		return nil
+	if round {
+		c.round = now
 	}
-	c.round = now
-	if c.ping == nil {
-		return nil
-	}
-	return c.ping()
+	return err
 }
 
 func (c *connection) tellProgress() {
@@ -224,32 +239,36 @@ func (c *connection) tellProgress() {
 	}
 }
 
-// flush writes what has been put down. Without memory for it the client is told, not kept waiting: what wasn't written
-// comes when it resumes.
+// flush writes what has been put down.
 func (c *connection) flush(ctx context.Context) error {
 	if c.out.empty() {
 		c.out.reset() // it may have a buffer, that nothing came into
 		return nil
 	}
-	b := c.out.bytes()
-	if !c.g.reserve(ctx, int64(len(b))) {
+	all, err := c.driver.send(ctx, &c.out)
+	switch {
+	case err != nil:
 		c.out.reset()
-		_ = c.sink.write(c.frames.appendError(nil, "", problemOf(errOverloaded))) // it is the end either way
-		return errOverloaded
+	case all:
+		c.wrote()
 	}
-	err := c.sink.write(b)
-	c.g.hubs.Release(int64(len(b)))
-	if err == nil {
-		c.spoke = time.Now()
-		if !c.out.oldest.IsZero() {
-			c.g.metrics.delivery.Observe(c.spoke.Sub(c.out.oldest).Seconds())
-		}
-		for _, f := range c.feeds {
-			f.written()
-		}
+	return err
+}
+
+// wrote accounts for what has been put down and is written now.
+func (c *connection) wrote() {
+	now := c.driver.now()
+	c.spoke = now
+	if !c.out.oldest.IsZero() {
+		c.g.metrics.delivery.Observe(now.Sub(c.out.oldest).Seconds())
+	}
+	for _, f := range c.feeds {
+		f.written()
+	}
+	if c.pings != nil {
+		c.pings.written(now)
 	}
 	c.out.reset()
-	return err
 }
 
 // reserve counts a write against the process's memory. Where there is none it waits a moment, for other writes to end.
@@ -276,7 +295,7 @@ func reason(err error) string {
 		return "client"
 	case errors.Is(err, errDraining):
 		return "drain"
-	case errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT): // ours, or the kernel's
 		return "timeout"
 	}
 	if _, ok := errors.AsType[*stream.Error](err); ok {

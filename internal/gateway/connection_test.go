@@ -48,7 +48,7 @@ func (s *fakeSink) take() []string {
 
 // looped is a connection whose loop runs in a test's bubble.
 type looped struct {
-	*connection
+	*loop
 	registry *prometheus.Registry
 	hubs     *fakeHubs
 	sink     *fakeSink
@@ -63,11 +63,11 @@ func startLoop(t *testing.T, cfg Config, f frames) *looped {
 	l.registry = prometheus.NewRegistry()
 	cfg.Metrics = l.registry
 	g := newGateway(cfg, l.hubs, &fakeTopics{}, openAccess(t))
-	l.connection = g.newConnection("sse", f, l.sink)
+	l.loop = g.newLoop("sse", f, l.sink)
 	feed := &feed{frames: f}
 	ctx, cancel := context.WithCancel(t.Context())
 	l.cancel = cancel
-	if err := g.subscribe(ctx, l.connection, feed, request{Request: fanout.Request{Topics: []string{"orders"}}}); err != nil {
+	if err := g.subscribe(ctx, &l.connection, feed, request{Request: fanout.Request{Topics: []string{"orders"}}}); err != nil {
 		t.Fatal(err)
 	}
 	l.sub = l.hubs.sub(0)

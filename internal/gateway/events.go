@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"context"
+	"io"
+	"log/slog"
 	"net/http"
 	"time"
 
@@ -14,7 +16,15 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	defer g.leave()
+	outlives := false // the stream, the request
+	defer func() {
+		if !outlives {
+			g.leave()
+		}
+	}()
+	if g.cfg.Compression {
+		w.Header().Add("Vary", "Accept-Encoding")
+	}
 	mediaType, err := negotiate(r)
 	if err != nil {
 		g.metrics.refused(notAcceptable)
@@ -27,21 +37,34 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f, transport := framesFor(req, mediaType)
+	if g.cfg.Compression && acceptsGzip(r) {
+		f = gzipped{f}
+	}
+	if ws := g.takers(r); ws != nil && mediaType == sseType {
+		outlives = ws.takeEvents(w, r, req, f, transport)
+		return
+	}
 	out := g.newStreamWriter(w, r)
-	c := g.newConnection(transport, f, out)
+	l := g.newLoop(transport, f, out)
 	feed := &feed{frames: f}
-	if err := g.subscribe(r.Context(), c, feed, req); err != nil {
+	if err := g.subscribe(r.Context(), &l.connection, feed, req); err != nil {
 		g.refuse(w, r, err)
 		return
 	}
-	closed := g.metrics.open(transport)
+	l.transport.begin()
 	stop := context.AfterFunc(g.killed, out.cut)
 	defer stop()
+	begin := beginBody(f, w.Header())
 	out.open(mediaType)
-	c.add(feed)
-	err = c.run(r.Context())
-	closed(reason(err))
-	g.logEnd(transport, req.Topics, err)
+	_, _ = io.WriteString(w, begin) // it leaves with the first write, which has the error
+	l.add(feed)
+	l.ended(l.run(r.Context()), req.Topics)
+}
+
+// ended counts a stream out and logs why it ended.
+func (c *connection) ended(err error, topics []string) {
+	c.transport.end(reason(err))
+	c.g.logEnd(c.transport.name, topics, err)
 }
 
 func (g *Gateway) eventsRequest(r *http.Request, mediaType string) (request, error) {
@@ -77,7 +100,7 @@ func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req req
 	f.since = time.Now()
 	var err error
 	if f.sub, err = g.hubs.subscribe(ctx, req.Request); err == nil {
-		f.count(req.Topics, c.transport, g.metrics)
+		f.count(req.Topics, c.transport.name, g.metrics)
 		return nil
 	}
 	if g.draining.Err() != nil {
@@ -96,7 +119,7 @@ func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req req
 func (g *Gateway) logEnd(transport string, topics []string, err error) {
 	if r := reason(err); r == problems[stream.Internal].name() {
 		g.cfg.Log.Error("stream ended", "transport", transport, "topics", topics, "error", err)
-	} else {
+	} else if g.cfg.Log.Enabled(context.Background(), slog.LevelDebug) {
 		g.cfg.Log.Debug("stream ended", "transport", transport, "topics", topics, "reason", r, "error", err)
 	}
 }

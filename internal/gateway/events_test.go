@@ -54,34 +54,38 @@ func readBlock(t *testing.T, r *bufio.Reader) string {
 }
 
 func TestSSEFlowsAtOnce(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	f := newFace(t, Config{Metrics: registry})
-	resp := get(t, f.url+"/v1/events?topic=orders")
-	for name, want := range map[string]string{
-		"Content-Type": "text/event-stream", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff",
-	} {
-		if got := resp.Header.Get(name); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
-		}
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			f := newFace(t, Config{Metrics: registry})
+			resp := get(t, f.url+"/v1/events?topic=orders")
+			for name, want := range map[string]string{
+				"Content-Type": "text/event-stream", "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no", "X-Content-Type-Options": "nosniff",
+			} {
+				if got := resp.Header.Get(name); got != want {
+					t.Errorf("%s: %q, want %q", name, got, want)
+				}
+			}
+			body := bufio.NewReader(resp.Body)
+			if got := readBlock(t, body); !strings.HasPrefix(got, "retry: ") || !strings.HasSuffix(got, "\nid: P0\n") {
+				t.Errorf("the stream opens with %q", got)
+			}
+			sub := f.sub(t, 0)
+			sub.push(item("a", 1))
+			if got := readBlock(t, body); got != "data: a\nid: P1\n" {
+				t.Errorf("got %q", got)
+			}
+			if n := metric(t, registry, "streamgw_connections", "sse"); n != 1 {
+				t.Errorf("%v connections", n)
+			}
+			resp.Body.Close()
+			<-sub.closed
+			eventually(t, "the connection is counted out", func() bool {
+				return metric(t, registry, "streamgw_connections", "sse") == 0 &&
+					metric(t, registry, "streamgw_connections_closed_total", "client", "sse") == 1
+			})
+		})
 	}
-	body := bufio.NewReader(resp.Body)
-	if got := readBlock(t, body); !strings.HasPrefix(got, "retry: ") || !strings.HasSuffix(got, "\nid: P0\n") {
-		t.Errorf("the stream opens with %q", got)
-	}
-	sub := f.sub(t, 0)
-	sub.push(item("a", 1))
-	if got := readBlock(t, body); got != "data: a\nid: P1\n" {
-		t.Errorf("got %q", got)
-	}
-	if n := metric(t, registry, "streamgw_connections", "sse"); n != 1 {
-		t.Errorf("%v connections", n)
-	}
-	resp.Body.Close()
-	<-sub.closed
-	eventually(t, "the connection is counted out", func() bool {
-		return metric(t, registry, "streamgw_connections", "sse") == 0 &&
-			metric(t, registry, "streamgw_connections_closed_total", "client", "sse") == 1
-	})
 }
 
 func TestFormatsAreThoseOfTheHubs(t *testing.T) {
@@ -177,21 +181,25 @@ func TestPassingRefusalsReachAnEventSource(t *testing.T) {
 
 // TestAClientThatTakesNothingIsClosed fills a connection's buffers and then waits for the write timeout.
 func TestAClientThatTakesNothingIsClosed(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	f := newFace(t, Config{WriteTimeout: 50 * time.Millisecond, Metrics: registry})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			f := newFace(t, Config{WriteTimeout: 50 * time.Millisecond, Metrics: registry})
+			conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET /v1/events?topic=orders HTTP/1.1\r\nHost: x\r\n\r\n")
+			sub := f.sub(t, 0)
+			big := item(strings.Repeat("x", 8<<20), 1)
+			sub.push(big, big)
+			<-sub.closed
+			eventually(t, "it is counted as a timeout", func() bool {
+				return metric(t, registry, "streamgw_connections_closed_total", "timeout", "sse") == 1
+			})
+		})
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET /v1/events?topic=orders HTTP/1.1\r\nHost: x\r\n\r\n")
-	sub := f.sub(t, 0)
-	big := item(strings.Repeat("x", 8<<20), 1)
-	sub.push(big, big)
-	<-sub.closed
-	eventually(t, "it is counted as a timeout", func() bool {
-		return metric(t, registry, "streamgw_connections_closed_total", "timeout", "sse") == 1
-	})
 }
 
 // TestAStreamOverHTTP2OutlivesTheWriteTimeout: a deadline ends a stream of HTTP/2 though nothing is being written.
@@ -221,63 +229,71 @@ func TestAStreamOverHTTP2OutlivesTheWriteTimeout(t *testing.T) {
 }
 
 func TestShutdownEndsStreamsAndRefusesNewOnes(t *testing.T) {
-	f := newFace(t, Config{})
-	resp := get(t, f.url+"/v1/events?topic=orders")
-	f.sub(t, 0)
-	if err := f.Shutdown(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	body, err := io.ReadAll(resp.Body)
-	if got := parseEventStream(string(body)); err != nil || got.retry < 1000 || got.lastID != "P0" || strings.Count(string(body), "retry:") != 2 {
-		t.Errorf("the stream was %q, %v", body, err)
-	}
-	checkProblem(t, get(t, f.url+"/v1/events?topic=orders"), 503, "unavailable", "", "shutting down")
-	body, _ = io.ReadAll(get(t, f.url+"/v1/events?topic=orders&refuse=stream").Body)
-	if got := parseEventStream(string(body)); len(got.events) != 1 {
-		t.Errorf("a browser gets %q", body)
-	}
-	for _, at := range []string{f.url, f.admin} {
-		if resp := get(t, at+"/readyz"); resp.StatusCode != 503 {
-			t.Errorf("%s/readyz: %d", at, resp.StatusCode)
-		}
-	}
-	if err := f.Shutdown(t.Context()); err != nil {
-		t.Errorf("a second time: %v", err)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{})
+			resp := get(t, f.url+"/v1/events?topic=orders")
+			f.sub(t, 0)
+			if err := f.Shutdown(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			body, err := io.ReadAll(resp.Body)
+			if got := parseEventStream(string(body)); err != nil || got.retry < 1000 || got.lastID != "P0" || strings.Count(string(body), "retry:") != 2 {
+				t.Errorf("the stream was %q, %v", body, err)
+			}
+			checkProblem(t, get(t, f.url+"/v1/events?topic=orders"), 503, "unavailable", "", "shutting down")
+			body, _ = io.ReadAll(get(t, f.url+"/v1/events?topic=orders&refuse=stream").Body)
+			if got := parseEventStream(string(body)); len(got.events) != 1 {
+				t.Errorf("a browser gets %q", body)
+			}
+			for _, at := range []string{f.url, f.admin} {
+				if resp := get(t, at+"/readyz"); resp.StatusCode != 503 {
+					t.Errorf("%s/readyz: %d", at, resp.StatusCode)
+				}
+			}
+			if err := f.Shutdown(t.Context()); err != nil {
+				t.Errorf("a second time: %v", err)
+			}
+		})
 	}
 }
 
 // TestShutdownCutsWhoDoesNotGo has a client that takes nothing while the gateway stops.
 func TestShutdownCutsWhoDoesNotGo(t *testing.T) {
-	f := newFace(t, Config{WriteTimeout: time.Hour})
-	conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
-	if err != nil {
-		t.Fatal(err)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{WriteTimeout: time.Hour})
+			conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			fmt.Fprintf(conn, "GET /v1/events?topic=orders HTTP/1.1\r\nHost: x\r\n\r\n")
+			big := item(strings.Repeat("x", 8<<20), 1)
+			f.sub(t, 0).push(big, big)
+			eventually(t, "it is being written", func() bool {
+				f.hubs.mu.Lock()
+				defer f.hubs.mu.Unlock()
+				return f.hubs.taken > 0
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := f.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("shutdown: %v", err)
+			}
+			<-f.sub(t, 0).closed
+		})
 	}
-	defer conn.Close()
-	fmt.Fprintf(conn, "GET /v1/events?topic=orders HTTP/1.1\r\nHost: x\r\n\r\n")
-	big := item(strings.Repeat("x", 8<<20), 1)
-	f.sub(t, 0).push(big, big)
-	eventually(t, "it is being written", func() bool {
-		f.hubs.mu.Lock()
-		defer f.hubs.mu.Unlock()
-		return f.hubs.taken > 0
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := f.Shutdown(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("shutdown: %v", err)
-	}
-	<-f.sub(t, 0).closed
 }
 
 // TestShutdownDoesNotWaitForKafka has a client whose topic can't be read yet.
 func TestShutdownDoesNotWaitForKafka(t *testing.T) {
 	hubs := &stuckHubs{newFakeHubs(), make(chan struct{})}
 	g := newGateway(Config{}, hubs, &fakeTopics{}, openAccess(t))
-	c := g.newConnection("sse", sse{}, &fakeSink{})
+	l := g.newLoop("sse", sse{}, &fakeSink{})
 	answer := make(chan error)
 	go func() {
-		answer <- g.subscribe(t.Context(), c, &feed{frames: sse{}}, request{})
+		answer <- g.subscribe(t.Context(), &l.connection, &feed{frames: sse{}}, request{})
 	}()
 	<-hubs.asked
 	if err := g.Shutdown(t.Context()); err != nil {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -35,9 +36,12 @@ func (h *fakeHubs) subscribe(ctx context.Context, req fanout.Request) (subscript
 	if h.refusal != nil {
 		return nil, h.refusal
 	}
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	s := &fakeSub{req: req, position: "P0", closed: make(chan struct{})}
 	h.subs = append(h.subs, s)
-	return s, ctx.Err()
+	return s, nil
 }
 
 func (h *fakeHubs) Reserve(n int64) bool {
@@ -153,6 +157,10 @@ func (s *fakeSub) Close() {
 	s.isClosed = true
 }
 
+func (s *fakeSub) Unread(run fanout.Run, written int) (rest []byte, count int) {
+	panic("no run was yielded")
+}
+
 // item is a message that isn't shared.
 func item(value string, n int) fanout.Item {
 	m := message(value)
@@ -201,7 +209,41 @@ type face struct {
 	admin  string
 }
 
+// newFace returns a gateway that runs: it takes connections over.
 func newFace(t *testing.T, cfg Config) *face {
+	t.Helper()
+	f := newPlainFace(t, cfg)
+	f.running(t)
+	return f
+}
+
+// running runs the gateway until the test's end.
+func (g *Gateway) running(t testing.TB) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	t.Cleanup(func() {
+		deadline, stop := context.WithTimeout(context.Background(), 10*time.Second)
+		defer stop()
+		if err := g.Shutdown(deadline); err != nil {
+			t.Errorf("shutdown: %v", err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("run: %v", err)
+		}
+	})
+	for runtime.GOOS == "linux" && g.writers.Load() == nil {
+		time.Sleep(time.Millisecond) // between two looks
+	}
+}
+
+// faces are the ways to drive connections.
+var faces = map[string]func(*testing.T, Config) *face{"taken over": newFace, "by loops": newPlainFace}
+
+// newPlainFace returns a gateway that doesn't run: each connection has a loop.
+func newPlainFace(t *testing.T, cfg Config) *face {
 	t.Helper()
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()

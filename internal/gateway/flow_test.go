@@ -87,7 +87,9 @@ type replica struct {
 	url      string
 }
 
-func newReplica(t *testing.T, c *cluster) *replica {
+func newReplica(t *testing.T, c *cluster) *replica { return newReplicaOf(t, c, Config{}) }
+
+func newReplicaOf(t *testing.T, c *cluster, cfg Config) *replica {
 	t.Helper()
 	client, err := kafka.New(kafka.Config{Brokers: c.addrs})
 	if err != nil {
@@ -97,7 +99,9 @@ func newReplica(t *testing.T, c *cluster) *replica {
 	reader, history := kafka.NewReader(client), kafka.NewHistory(client)
 	hubs := fanout.New(fanout.Config{Formats: Formats(), Metrics: registry}, reader, history)
 	r := &replica{registry: registry}
-	r.Gateway = New(Config{Heartbeat: 50 * time.Millisecond, Metrics: registry}, hubs, client.Topics(), openAccess(t))
+	cfg.Heartbeat, cfg.Metrics = 50*time.Millisecond, registry
+	r.Gateway = New(cfg, hubs, client.Topics(), openAccess(t))
+	r.running(t)
 	server := httptest.NewUnstartedServer(nil)
 	server.Config = Server(r.Public(), nil)
 	server.Start()

@@ -15,6 +15,10 @@ type frames interface {
 
 	// appendShared appends what AppendMessage once returned, for this subscription.
 	appendShared(dst, frame []byte) []byte
+
+	// pack makes what AppendMessage appended to dst from a length on what can be written: a block, where there are some.
+	pack(dst []byte, from int) []byte
+	appendRun(dst, run []byte) []byte // what appendShared does, of many frames, one behind the other
 	appendOpen(dst []byte, id string, retry time.Duration) []byte
 	appendPosition(dst []byte, id string) []byte
 	appendGap(dst []byte, gap *stream.Gap, id string) []byte
@@ -33,14 +37,23 @@ const (
 	wsRecord
 	ndjsonValue
 	ndjsonRecord
-	formats // their number
+	compressed // the compressed ones follow, in the same order
 )
+
+const formats = 2 * compressed
 
 // Formats returns what [fanout.Config].Formats has to be, for the hubs of a gateway.
 func Formats() []fanout.Format {
 	list := make([]fanout.Format, formats)
 	for _, record := range []bool{false, true} {
 		for _, f := range []frames{sse{record: record}, sse{record: record, named: true}, webSocketFrames{record: record}, ndjson{record: record}} {
+			list[f.format()] = f
+			if ws, ok := f.(webSocketFrames); ok {
+				ws.deflate = leastShared
+				f = ws
+			} else {
+				f = gzipped{f}
+			}
 			list[f.format()] = f
 		}
 	}

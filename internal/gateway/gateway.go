@@ -11,6 +11,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/auth"
@@ -54,6 +55,12 @@ type Config struct {
 	// Checks are what /readyz asks, by name. The gateway is ready while all return nil. They have 2 s.
 	Checks map[string]func(context.Context) error
 
+	// Compression sends streams compressed to clients that accept it: gzip over HTTP, permessage-deflate over WebSocket.
+	// It saves bytes and costs CPU once a hub and batch, whatever the number of clients; what is for one client alone
+	// (history, several topics in one stream) costs it each time. Who can publish to a topic, and sees how long the
+	// encrypted streams of others are, may guess at what else the topic has.
+	Compression bool
+
 	Log     *slog.Logger         // nil: none
 	Metrics *prometheus.Registry // nil: none, and /metrics isn't served
 }
@@ -86,6 +93,7 @@ type hubs interface {
 // subscription is what the gateway needs of [fanout.Subscription], which has the promises of each method.
 type subscription interface {
 	Poll(b *fanout.Batch) error
+	Unread(run fanout.Run, written int) (rest []byte, count int)
 	Progress() (id string, moved bool)
 	Position() string
 	Close()
@@ -115,6 +123,8 @@ type Gateway struct {
 	drain    context.CancelFunc
 	killed   context.Context // done when Shutdown's time is over: connections are cut
 	kill     context.CancelFunc
+
+	writers atomic.Pointer[writers] // nil unless Run runs
 
 	mu      sync.Mutex // orders enter and Shutdown
 	streams sync.WaitGroup

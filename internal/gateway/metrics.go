@@ -11,9 +11,19 @@ type metrics struct {
 	connections *prometheus.GaugeVec
 	opened      *prometheus.CounterVec
 	closed      *prometheus.CounterVec
+	blocked     prometheus.Gauge
 	delivered   *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
 	delivery    prometheus.Histogram
+	transports  map[string]*transportMetrics
+}
+
+// transportMetrics are those of one transport, so that a stream needn't look them up.
+type transportMetrics struct {
+	name   string
+	open   prometheus.Gauge
+	opened prometheus.Counter
+	closed *prometheus.CounterVec // by reason
 }
 
 func newMetrics(registry *prometheus.Registry) *metrics {
@@ -27,6 +37,9 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		closed: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "streamgw_connections_closed_total", Help: "Streams that ended, by reason: client, timeout, drain or the name of a problem.",
 		}, []string{"transport", "reason"}),
+		blocked: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "streamgw_connections_blocked", Help: "Streams whose client takes nothing at the moment. Each holds a goroutine and what was begun to be written.",
+		}),
 		delivered: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "streamgw_events_delivered_total", Help: "Events written to clients.",
 		}, []string{"topic", "transport"}),
@@ -40,7 +53,14 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		}),
 	}
 	if registry != nil {
-		registry.MustRegister(m.connections, m.opened, m.closed, m.delivered, m.refusals, m.delivery)
+		registry.MustRegister(m.connections, m.opened, m.closed, m.blocked, m.delivered, m.refusals, m.delivery)
+	}
+	m.transports = make(map[string]*transportMetrics)
+	for _, name := range []string{"sse", "ndjson", "websocket"} {
+		m.transports[name] = &transportMetrics{
+			name, m.connections.WithLabelValues(name), m.opened.WithLabelValues(name),
+			m.closed.MustCurryWith(prometheus.Labels{"transport": name}),
+		}
 	}
 	return m
 }
@@ -50,12 +70,17 @@ func (p problem) name() string { return p.Type[strings.LastIndexByte(p.Type, ':'
 
 func (m *metrics) refused(p problem) { m.refusals.WithLabelValues(p.name()).Inc() }
 
-// open counts a stream in and returns what counts it out.
-func (m *metrics) open(transport string) (closed func(reason string)) {
-	m.opened.WithLabelValues(transport).Inc()
-	m.connections.WithLabelValues(transport).Inc()
-	return func(reason string) {
-		m.connections.WithLabelValues(transport).Dec()
-		m.closed.WithLabelValues(transport, reason).Inc()
-	}
+// of returns the metrics of a transport.
+func (m *metrics) of(transport string) *transportMetrics { return m.transports[transport] }
+
+// begin counts a stream in.
+func (t *transportMetrics) begin() {
+	t.opened.Inc()
+	t.open.Inc()
+}
+
+// end counts it out.
+func (t *transportMetrics) end(reason string) {
+	t.open.Dec()
+	t.closed.WithLabelValues(reason).Inc()
 }

@@ -38,6 +38,10 @@ func (f ndjson) AppendMessage(dst []byte, m *stream.Message, id string) []byte {
 
 func (f ndjson) appendShared(dst, frame []byte) []byte { return append(dst, frame...) }
 
+func (f ndjson) appendRun(dst, run []byte) []byte { return append(dst, run...) }
+
+func (f ndjson) pack(dst []byte, _ int) []byte { return dst }
+
 func (f ndjson) appendOpen(dst []byte, id string, _ time.Duration) []byte {
 	return f.appendPosition(dst, id)
 }

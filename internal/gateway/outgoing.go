@@ -3,15 +3,19 @@ package gateway
 import (
 	"sync"
 	"time"
+
+	"github.com/goodgo/streamgw/internal/fanout"
 )
 
 // outgoing is what goes to a client in its next write. It holds a buffer only while there is something to write, and
-// not even then if that is a single frame that the hub shares.
+// not even then if that is what the hub shares.
 type outgoing struct {
 	buffers *sync.Pool // of *[]byte, shared by all connections; idle ones hold none
 
 	buf    []byte
-	shared []byte // a whole frame of a hub's, instead of buf
+	shared []byte      // whole frames of a hub's, instead of buf
+	run    *fanout.Run // of which shared is the frames, if it is one
+	of     *feed       // whose last Poll yielded run
 	oldest time.Time
 
 	pooled *[]byte
@@ -30,7 +34,7 @@ func (o *outgoing) bytes() []byte {
 	return o.buf
 }
 
-// own returns the buffer to append to, with the shared frame in it if there was one.
+// own returns the buffer to append to, with the shared frames in it if there were some.
 func (o *outgoing) own() []byte {
 	if o.pooled == nil {
 		var ok bool
@@ -41,7 +45,7 @@ func (o *outgoing) own() []byte {
 	}
 	if o.shared != nil {
 		o.buf = append(o.buf, o.shared...)
-		o.shared = nil
+		o.shared, o.run, o.of = nil, nil, nil
 	}
 	return o.buf
 }

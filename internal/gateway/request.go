@@ -186,7 +186,7 @@ func (g *Gateway) checkTopics(topics []string, field string, grant auth.Grant) (
 			return nil, &stream.Error{Kind: stream.Forbidden, Field: field, Detail: "topic " + t + " may not be read with this token"}
 		}
 		if !slices.Contains(unique, t) {
-			unique = append(unique, t)
+			unique = append(unique, strings.Clone(t)) // the stream isn't to hold the whole request line
 		}
 	}
 	return unique, nil
@@ -202,7 +202,16 @@ func checkFilter(w wish) (stream.Filter, error) {
 	if slices.Contains(w.types, "") {
 		return stream.Filter{}, stream.BadField("type"+w.plural, "is empty")
 	}
-	return stream.Filter{Keys: w.keys, Types: w.types}, nil
+	return stream.Filter{Keys: cloned(w.keys), Types: cloned(w.types)}, nil
+}
+
+// cloned returns texts that don't hold the request that they come from.
+func cloned(list []string) []string {
+	var own []string
+	for _, s := range list {
+		own = append(own, strings.Clone(s))
+	}
+	return own
 }
 
 // choose returns whether value is the second of two words, and an error that tells both when it is neither.

@@ -110,6 +110,10 @@ func appendEnd(dst []byte, id string) []byte {
 
 func (f sse) appendShared(dst, frame []byte) []byte { return append(dst, frame...) }
 
+func (f sse) appendRun(dst, run []byte) []byte { return append(dst, run...) }
+
+func (f sse) pack(dst []byte, _ int) []byte { return dst }
+
 // appendOpen appends what is sent at once: a proxy that holds headers back until a first byte holds them no longer.
 func (f sse) appendOpen(dst []byte, id string, retry time.Duration) []byte {
 	return appendEnd(appendRetry(dst, retry), id)

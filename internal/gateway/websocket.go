@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -32,7 +33,12 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	defer g.leave()
+	outlives := false // the WebSocket, the request
+	defer func() {
+		if !outlives {
+			g.leave()
+		}
+	}()
 	if !checkHandshake(w, r) {
 		return
 	}
@@ -45,21 +51,27 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		req, err = g.parseRequest(r, grant, false)
 	}
-	ctx, cancel := context.WithCancelCause(r.Context())
-	defer cancel(nil)
-	s := &webSocketSession{g: g, grant: grant, cancel: cancel}
-	s.c = g.newConnection("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
-	s.c.commands = make(chan func() error)
-	var own *feed
-	if err == nil && len(req.Topics) > 0 {
-		own = &feed{frames: webSocketFrames{record: req.record}}
-		err = g.subscribe(ctx, s.c, own, req)
-	}
 	if err != nil {
 		g.refuse(w, r, err)
 		return
 	}
-	s.serve(ctx, w, r, own)
+	if ws := g.takers(r); ws != nil {
+		outlives = ws.takeWebSocket(w, r, grant, req)
+		return
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	l := g.newLoop("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
+	s := &webSocketSession{g: g, grant: grant, c: &l.connection, loop: l, ctx: ctx, cancel: cancel, deflate: g.deflateFor(r)}
+	var own *feed
+	if len(req.Topics) > 0 {
+		own = &feed{frames: webSocketFrames{record: req.record, deflate: s.deflate}}
+		if err := g.subscribe(ctx, s.c, own, req); err != nil {
+			g.refuse(w, r, err)
+			return
+		}
+	}
+	s.serve(w, r, own)
 }
 
 // checkHandshake says in problem details what the library would say in plain text.
@@ -76,7 +88,7 @@ func checkHandshake(w http.ResponseWriter, r *http.Request) bool {
 	}
 	keys := r.Header.Values("Sec-WebSocket-Key")
 	switch {
-	case r.ProtoMajor != 1 || !has("Connection", "upgrade") || !has("Upgrade", "websocket"):
+	case r.ProtoMajor != 1 || r.ProtoMinor == 0 || !has("Connection", "upgrade") || !has("Upgrade", "websocket"):
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 		needsUpgrade.with("send a WebSocket handshake (RFC 6455) over HTTP/1.1").write(w)
@@ -96,30 +108,71 @@ func validKey(key string) bool {
 	return err == nil && len(b) == 16
 }
 
-// webSocketSession is a WebSocket connection. The request's goroutine runs the connection's loop; another one reads
-// what the client sends and hands it to the loop as commands, so that only the loop touches the feeds.
+// webSocketSession is what a WebSocket's client says. Whoever reads it hands it to the connection as commands, so that only
+// the connection's driver touches the feeds.
 type webSocketSession struct {
 	g      *Gateway
 	grant  auth.Grant
 	c      *connection
-	conn   *webSocketConn
+	loop   *loop // nil when a writer drives the connection
 	ws     *websocket.Conn
-	cancel context.CancelCauseFunc // ends the loop
+	ctx    context.Context // done when the connection takes no more commands
+	cancel context.CancelCauseFunc
 
-	pinged  time.Time // the loop's: when the first ping was sent that nothing came after; zero: there is none
-	strikes int       // the reader's: frames that made no sense
+	deflate int // that of the feeds' frames
+
+	strikes int // the reader's: frames that made no sense
+}
+
+// pings judges whether a client lives by the pings that it got: while a large write goes to a slow client there are none,
+// and that it takes something is the write's to judge.
+type pings struct {
+	heard  *atomic.Bool // something came from the client since this was set to false
+	sent   bool         // one has been put down and isn't written yet
+	pinged time.Time    // when the first one was written that nothing came after; zero: there is none
+}
+
+// check returns an error when the client has answered none for long.
+func (p *pings) check(now time.Time, timeout time.Duration) error {
+	if p.heard.Swap(false) {
+		p.pinged = time.Time{}
+	}
+	if !p.pinged.IsZero() && now.Sub(p.pinged) >= timeout {
+		return errNoAnswer
+	}
+	return nil
+}
+
+func (p *pings) written(now time.Time) {
+	if p.sent && p.pinged.IsZero() {
+		p.pinged = now
+	}
+	p.sent = false
 }
 
 var errNoAnswer = fmt.Errorf("no ping was answered: %w", os.ErrDeadlineExceeded)
 
-// serve upgrades the connection and runs it. own is the query's subscription, or nil.
-func (s *webSocketSession) serve(ctx context.Context, w http.ResponseWriter, r *http.Request, own *feed) {
-	h := &hijacker{ResponseWriter: w, timeout: s.g.cfg.WriteTimeout}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+// accept upgrades a connection whose handshake and origin were checked.
+func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+	compression := websocket.CompressionDisabled
+	if s.deflate > 0 {
+		compression = websocket.CompressionNoContextTakeover
+	}
+	ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // the origin was checked
-		CompressionMode:    websocket.CompressionDisabled,
+		CompressionMode:    compression,
 	})
+	if err == nil {
+		ws.SetReadLimit(readLimit) // of what a compressed frame has too
+	}
+	return ws, err
+}
+
+// serve upgrades the connection and runs it by its loop, while another goroutine reads. own is the query's subscription, or nil.
+func (s *webSocketSession) serve(w http.ResponseWriter, r *http.Request, own *feed) {
+	h := &hijacker{ResponseWriter: w, timeout: s.g.cfg.WriteTimeout}
+	ws, err := s.accept(h, r)
 	if err != nil {
 		if own != nil {
 			own.sub.Close()
@@ -127,54 +180,43 @@ func (s *webSocketSession) serve(ctx context.Context, w http.ResponseWriter, r *
 		s.g.cfg.Log.Debug("upgrade refused", "error", err)
 		return
 	}
-	ws.SetReadLimit(readLimit)
-	s.ws, s.conn, s.c.sink, s.c.ping = ws, h.conn, h.conn, s.ping
+	s.ws, s.loop.sink, s.c.pings = ws, h.conn, &pings{heard: &h.conn.heard}
 	defer context.AfterFunc(s.g.killed, func() { h.conn.Close() })()
 
-	closed := s.g.metrics.open("websocket")
+	s.c.transport.begin()
 	if own != nil {
 		s.c.add(own)
 	}
 	var reader sync.WaitGroup
-	reader.Go(func() { s.read(ctx) })
-	err = s.c.run(ctx)
-	if cause := context.Cause(ctx); errors.Is(err, errClientGone) && cause != nil {
+	reader.Go(s.read)
+	err = s.loop.run(s.ctx)
+	if cause := context.Cause(s.ctx); errors.Is(err, errClientGone) && cause != nil {
 		err = cause
 	}
 	s.close(err)
 	s.cancel(nil) // a subscribe that the reader waits for
 	reader.Wait()
-	closed(reason(err))
-	s.g.logEnd("websocket", nil, err)
+	s.c.ended(err, nil)
 }
 
 // close ends the connection with the code for err, in a handshake if the client takes part in it.
 func (s *webSocketSession) close(err error) {
-	e, ok := errors.AsType[*stream.Error](err)
-	switch {
-	case errors.Is(err, errDraining):
-		_ = s.ws.Close(websocket.StatusServiceRestart, "restarting; reconnect with jitter")
-	case ok:
-		_ = s.ws.Close(problemOf(e).close, problemOf(e).name())
-	default:
+	if code, text, told := closeFor(err); told {
+		_ = s.ws.Close(code, text)
+	} else {
 		_ = s.ws.CloseNow()
 	}
 }
 
-// ping sends a ping, and ends the connection of a client that answered none for long. It is judged by the pings that it
-// got: while a large write goes to a slow client there are none, and that it takes something is the write's to judge.
-func (s *webSocketSession) ping() error {
-	if s.conn.heard.Swap(false) {
-		s.pinged = time.Time{}
+// closeFor returns what a client is told of a connection's end, if it is.
+func closeFor(err error) (code websocket.StatusCode, text string, told bool) {
+	if errors.Is(err, errDraining) {
+		return websocket.StatusServiceRestart, "restarting; reconnect with jitter", true
 	}
-	if !s.pinged.IsZero() && time.Since(s.pinged) >= max(s.g.cfg.WriteTimeout, 2*s.g.cfg.Heartbeat) {
-		return errNoAnswer
+	e, told := errors.AsType[*stream.Error](err)
+	if !told {
+		return 0, "", false
 	}
-	if err := s.conn.write([]byte{final | opPing, 0}); err != nil {
-		return err
-	}
-	if s.pinged.IsZero() {
-		s.pinged = time.Now()
-	}
-	return nil
+	p := problemOf(e)
+	return p.close, p.name(), true
 }

@@ -95,75 +95,83 @@ func (c *wsClient) wantClose(code websocket.StatusCode) {
 func wsItem(value string, n int) fanout.Item { return sharedItem(webSocketFrames{}, value, n) }
 
 func TestWebSocketOfTheQuery(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	f := newFace(t, Config{Metrics: registry})
-	c := f.dial(t, "?topic=orders")
-	if got := c.Subprotocol(); got != subprotocol {
-		t.Errorf("subprotocol %q", got)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			registry := prometheus.NewRegistry()
+			f := newFace(t, Config{Metrics: registry})
+			c := f.dial(t, "?topic=orders")
+			if got := c.Subprotocol(); got != subprotocol {
+				t.Errorf("subprotocol %q", got)
+			}
+			c.want(`{"type":"subscribed","position":"P0"}`)
+			sub := f.sub(t, 0)
+			if sub.req.Format != wsValue {
+				t.Errorf("format %d", sub.req.Format)
+			}
+			sub.push(wsItem("1", 1), item(`"own"`, 2), wsItem("3", 3))
+			c.want(
+				`{"type":"event","topic":"orders","event":1,"position":"P1"}`,
+				`{"type":"event","topic":"orders","event":"own","position":"P2"}`,
+				`{"type":"event","topic":"orders","event":3,"position":"P3"}`,
+			)
+			c.send(`{"type":"ping"}`)
+			c.send(`{"type":"ping","id":"x"}`)
+			c.want(`{"type":"pong"}`, `{"type":"pong","id":"x"}`)
+			eventually(t, "3 are counted", func() bool {
+				return metric(t, registry, "streamgw_events_delivered_total", "orders", "websocket") == 3
+			})
+			c.Close(websocket.StatusNormalClosure, "")
+			<-sub.closed
+			eventually(t, "it is counted out", func() bool {
+				return metric(t, registry, "streamgw_connections", "websocket") == 0
+			})
+		})
 	}
-	c.want(`{"type":"subscribed","position":"P0"}`)
-	sub := f.sub(t, 0)
-	if sub.req.Format != wsValue {
-		t.Errorf("format %d", sub.req.Format)
-	}
-	sub.push(wsItem("1", 1), item(`"own"`, 2), wsItem("3", 3))
-	c.want(
-		`{"type":"event","topic":"orders","event":1,"position":"P1"}`,
-		`{"type":"event","topic":"orders","event":"own","position":"P2"}`,
-		`{"type":"event","topic":"orders","event":3,"position":"P3"}`,
-	)
-	c.send(`{"type":"ping"}`)
-	c.send(`{"type":"ping","id":"x"}`)
-	c.want(`{"type":"pong"}`, `{"type":"pong","id":"x"}`)
-	eventually(t, "3 are counted", func() bool {
-		return metric(t, registry, "streamgw_events_delivered_total", "orders", "websocket") == 3
-	})
-	c.Close(websocket.StatusNormalClosure, "")
-	<-sub.closed
-	eventually(t, "it is counted out", func() bool {
-		return metric(t, registry, "streamgw_connections", "websocket") == 0
-	})
 }
 
 func TestWebSocketSubscriptions(t *testing.T) {
-	f := newFace(t, Config{MaxSubscriptions: 2})
-	c := f.dial(t, "")
-	c.send(`{"type":"subscribe","id":"a","topics":["orders","users"],"keys":["k"],"types":["x.v1"],"from":"earliest","format":"record","slow":"close"}`)
-	c.want(`{"type":"subscribed","position":"P0","id":"a"}`)
-	c.send(`{"type":"subscribe","id":"b","topics":["orders"]}`)
-	c.want(`{"type":"subscribed","position":"P0","id":"b"}`)
-	want := fanout.Request{
-		Topics: []string{"orders", "users"}, Filter: stream.Filter{Keys: []string{"k"}, Types: []string{"x.v1"}},
-		From: fanout.From{At: stream.Earliest}, Slow: fanout.SlowClose, Format: wsRecord,
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{MaxSubscriptions: 2})
+			c := f.dial(t, "")
+			c.send(`{"type":"subscribe","id":"a","topics":["orders","users"],"keys":["k"],"types":["x.v1"],"from":"earliest","format":"record","slow":"close"}`)
+			c.want(`{"type":"subscribed","position":"P0","id":"a"}`)
+			c.send(`{"type":"subscribe","id":"b","topics":["orders"]}`)
+			c.want(`{"type":"subscribed","position":"P0","id":"b"}`)
+			want := fanout.Request{
+				Topics: []string{"orders", "users"}, Filter: stream.Filter{Keys: []string{"k"}, Types: []string{"x.v1"}},
+				From: fanout.From{At: stream.Earliest}, Slow: fanout.SlowClose, Format: wsRecord,
+			}
+			got := f.hubs.request(0)
+			got.Wake = nil
+			if fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("asked for %+v, want %+v", got, want)
+			}
+
+			f.sub(t, 1).push(wsItem("1", 1))
+			c.want(`{"type":"event","topic":"orders","event":1,"position":"P1","id":"b"}`)
+			gap := &stream.Gap{Topic: "orders", From: 1, To: 2, Reason: stream.GapTruncated}
+			f.sub(t, 1).push(fanout.Item{Gap: gap, ID: "P2"})
+			c.want(`{"type":"gap","topic":"orders","partition":0,"from":1,"to":2,"reason":"truncated","position":"P2","id":"b"}`)
+
+			c.send(`{"type":"subscribe","id":"b","topics":["orders"]}`)
+			c.wantProblem("b", "bad-request", "id", "of this id")
+			c.send(`{"type":"subscribe","id":"c","topics":["orders"]}`)
+			c.wantProblem("c", "too-many", "", "2 subscriptions")
+			c.send(`{"type":"unsubscribe","id":"a"}`)
+			c.want(`{"type":"unsubscribed","id":"a"}`)
+			<-f.sub(t, 0).closed
+			c.send(`{"type":"unsubscribe","id":"a"}`)
+			c.wantProblem("a", "bad-request", "id", "no subscription")
+			c.send(`{"type":"subscribe","id":"a","topics":["orders"]}`)
+			c.want(`{"type":"subscribed","position":"P0","id":"a"}`)
+
+			f.sub(t, 2).fail(stream.Errorf(stream.NotFound, "the topic is gone"))
+			c.wantProblem("a", "not-found", "", "is gone")
+			f.sub(t, 1).push(wsItem("3", 3))
+			c.want(`{"type":"event","topic":"orders","event":3,"position":"P3","id":"b"}`)
+		})
 	}
-	got := f.hubs.request(0)
-	got.Wake = nil
-	if fmt.Sprint(got) != fmt.Sprint(want) {
-		t.Errorf("asked for %+v, want %+v", got, want)
-	}
-
-	f.sub(t, 1).push(wsItem("1", 1))
-	c.want(`{"type":"event","topic":"orders","event":1,"position":"P1","id":"b"}`)
-	gap := &stream.Gap{Topic: "orders", From: 1, To: 2, Reason: stream.GapTruncated}
-	f.sub(t, 1).push(fanout.Item{Gap: gap, ID: "P2"})
-	c.want(`{"type":"gap","topic":"orders","partition":0,"from":1,"to":2,"reason":"truncated","position":"P2","id":"b"}`)
-
-	c.send(`{"type":"subscribe","id":"b","topics":["orders"]}`)
-	c.wantProblem("b", "bad-request", "id", "of this id")
-	c.send(`{"type":"subscribe","id":"c","topics":["orders"]}`)
-	c.wantProblem("c", "too-many", "", "2 subscriptions")
-	c.send(`{"type":"unsubscribe","id":"a"}`)
-	c.want(`{"type":"unsubscribed","id":"a"}`)
-	<-f.sub(t, 0).closed
-	c.send(`{"type":"unsubscribe","id":"a"}`)
-	c.wantProblem("a", "bad-request", "id", "no subscription")
-	c.send(`{"type":"subscribe","id":"a","topics":["orders"]}`)
-	c.want(`{"type":"subscribed","position":"P0","id":"a"}`)
-
-	f.sub(t, 2).fail(stream.Errorf(stream.NotFound, "the topic is gone"))
-	c.wantProblem("a", "not-found", "", "is gone")
-	f.sub(t, 1).push(wsItem("3", 3))
-	c.want(`{"type":"event","topic":"orders","event":3,"position":"P3","id":"b"}`)
 }
 
 // TestWrongFrames: each is answered, and the connection goes on.
@@ -211,22 +219,30 @@ func TestFramesOfBytesAreAnswered(t *testing.T) {
 }
 
 func TestTooManyWrongFramesCloseTheConnection(t *testing.T) {
-	c := newFace(t, Config{}).dial(t, "")
-	for range maxStrikes {
-		c.send(`{}`)
-		c.wantProblem("", "bad-request", "type", "missing")
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			c := newFace(t, Config{}).dial(t, "")
+			for range maxStrikes {
+				c.send(`{}`)
+				c.wantProblem("", "bad-request", "type", "missing")
+			}
+			c.send(`{}`)
+			c.wantProblem("", "bad-request", "", "more than 10")
+			c.wantClose(websocket.StatusPolicyViolation)
+		})
 	}
-	c.send(`{}`)
-	c.wantProblem("", "bad-request", "", "more than 10")
-	c.wantClose(websocket.StatusPolicyViolation)
 }
 
 func TestTooBigAFrameClosesTheConnection(t *testing.T) {
-	f := newFace(t, Config{})
-	c := f.dial(t, "?topic=orders")
-	c.send(`{"type":"ping","id":"` + strings.Repeat("a", readLimit) + `"}`)
-	c.wantClose(websocket.StatusMessageTooBig)
-	<-f.sub(t, 0).closed
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{})
+			c := f.dial(t, "?topic=orders")
+			c.send(`{"type":"ping","id":"` + strings.Repeat("a", readLimit) + `"}`)
+			c.wantClose(websocket.StatusMessageTooBig)
+			<-f.sub(t, 0).closed
+		})
+	}
 }
 
 func TestWebSocketCloseCodes(t *testing.T) {
@@ -256,71 +272,83 @@ func TestWebSocketCloseCodes(t *testing.T) {
 
 // TestTooSlowOnASubscriptionClosesTheConnection: it is the connection that is slow.
 func TestTooSlowOnASubscriptionClosesTheConnection(t *testing.T) {
-	f := newFace(t, Config{})
-	c := f.dial(t, "")
-	c.send(`{"type":"subscribe","id":"a","topics":["orders"],"slow":"close"}`)
-	c.next()
-	f.sub(t, 0).fail(stream.Errorf(stream.TooSlow, "resume"))
-	c.wantProblem("a", "too-slow", "", "resume")
-	c.wantClose(4408)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{})
+			c := f.dial(t, "")
+			c.send(`{"type":"subscribe","id":"a","topics":["orders"],"slow":"close"}`)
+			c.next()
+			f.sub(t, 0).fail(stream.Errorf(stream.TooSlow, "resume"))
+			c.wantProblem("a", "too-slow", "", "resume")
+			c.wantClose(4408)
+		})
+	}
 }
 
 func TestShutdownClosesWebSocketsWith1012(t *testing.T) {
-	f := newFace(t, Config{})
-	c := f.dial(t, "?topic=orders")
-	c.next()
-	ended := make(chan error)
-	go func() { ended <- f.Shutdown(t.Context()) }()
-	c.wantClose(websocket.StatusServiceRestart)
-	if err := <-ended; err != nil {
-		t.Fatal(err)
-	}
-	_, resp, err := websocket.Dial(t.Context(), f.url+"/v1/ws?topic=orders", nil)
-	if err == nil {
-		t.Fatal("a new connection was let in")
-	}
-	if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("refused with %d", resp.StatusCode)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{})
+			c := f.dial(t, "?topic=orders")
+			c.next()
+			ended := make(chan error)
+			go func() { ended <- f.Shutdown(t.Context()) }()
+			c.wantClose(websocket.StatusServiceRestart)
+			if err := <-ended; err != nil {
+				t.Fatal(err)
+			}
+			_, resp, err := websocket.Dial(t.Context(), f.url+"/v1/ws?topic=orders", nil)
+			if err == nil {
+				t.Fatal("a new connection was let in")
+			}
+			if resp.StatusCode != 503 || resp.Header.Get("Retry-After") == "" {
+				t.Errorf("refused with %d", resp.StatusCode)
+			}
+		})
 	}
 }
 
 // TestPingsDuringLargeWrites: the library's frames go between the gateway's, and damage none.
 func TestPingsDuringLargeWrites(t *testing.T) {
-	f := newFace(t, Config{})
-	c := f.dial(t, "?topic=orders")
-	c.next()
-	sub := f.sub(t, 0)
-	const n = 300
-	value := `"` + strings.Repeat("x", 20_000) + `"`
-	pinged := make(chan error, 1)
-	go func() {
-		var err error
-		for i := 0; i < 50 && err == nil; i++ {
-			err = c.Ping(t.Context())
-		}
-		pinged <- err
-	}()
-	go func() {
-		for i := range n / 3 {
-			sub.push(wsItem(value, i), wsItem(value, i), wsItem(value, i))
-		}
-	}()
-	for i := range n {
-		want := fmt.Sprintf(`{"type":"event","topic":"orders","event":%s,"position":"P%d"}`, value, i/3)
-		if got := c.next(); got != want {
-			t.Fatalf("frame %d is damaged: %.100s", i, got)
-		}
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			f := newFace(t, Config{})
+			c := f.dial(t, "?topic=orders")
+			c.next()
+			sub := f.sub(t, 0)
+			const n = 300
+			value := `"` + strings.Repeat("x", 20_000) + `"`
+			pinged := make(chan error, 1)
+			go func() {
+				var err error
+				for i := 0; i < 50 && err == nil; i++ {
+					err = c.Ping(t.Context())
+				}
+				pinged <- err
+			}()
+			go func() {
+				for i := range n / 3 {
+					sub.push(wsItem(value, i), wsItem(value, i), wsItem(value, i))
+				}
+			}()
+			for i := range n {
+				want := fmt.Sprintf(`{"type":"event","topic":"orders","event":%s,"position":"P%d"}`, value, i/3)
+				if got := c.next(); got != want {
+					t.Fatalf("frame %d is damaged: %.100s", i, got)
+				}
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				c.Read(t.Context()) // pongs are read by Read
+			}()
+			if err := <-pinged; err != nil {
+				t.Error(err)
+			}
+			c.CloseNow()
+			<-done
+		})
 	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		c.Read(t.Context()) // pongs are read by Read
-	}()
-	if err := <-pinged; err != nil {
-		t.Error(err)
-	}
-	c.CloseNow()
-	<-done
 }
 
 func TestHandshakesThatAreRefused(t *testing.T) {
@@ -364,17 +392,21 @@ func TestHandshakesThatAreRefused(t *testing.T) {
 }
 
 func TestASubscribeThatWaitsDoesNotKeepTheGateway(t *testing.T) {
-	hubs := &stuckHubs{newFakeHubs(), make(chan struct{})}
-	f := newFace(t, Config{})
-	f.Gateway.hubs = hubs
-	c := f.dial(t, "")
-	c.send(`{"type":"subscribe","id":"a","topics":["orders"]}`)
-	<-hubs.asked // and isn't answered
-	ended := make(chan error)
-	go func() { ended <- f.Shutdown(t.Context()) }()
-	c.wantClose(websocket.StatusServiceRestart)
-	if err := <-ended; err != nil {
-		t.Error(err)
+	for driven, newFace := range faces {
+		t.Run(driven, func(t *testing.T) {
+			hubs := &stuckHubs{newFakeHubs(), make(chan struct{})}
+			f := newFace(t, Config{})
+			f.Gateway.hubs = hubs
+			c := f.dial(t, "")
+			c.send(`{"type":"subscribe","id":"a","topics":["orders"]}`)
+			<-hubs.asked // and isn't answered
+			ended := make(chan error)
+			go func() { ended <- f.Shutdown(t.Context()) }()
+			c.wantClose(websocket.StatusServiceRestart)
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -31,6 +31,12 @@ const maxQueued = 1 << 10
 // megabytes, and a ping behind them reaches a slow client too late.
 const writeBuffer = 128 << 10
 
+// The library's buffers: a control frame leaves in one write, and the header of a client's frame comes in one read.
+const (
+	controlBuffer = 128
+	headerBuffer  = 32
+)
+
 // Read notes that the client is alive.
 func (c *webSocketConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
@@ -45,7 +51,7 @@ func (c *webSocketConn) Write(frame []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return 0, net.ErrClosed
+		return afterClose(frame)
 	}
 	isClose := frame[0] == final|opClose
 	c.closed = isClose
@@ -61,6 +67,15 @@ func (c *webSocketConn) Write(frame []byte) (int, error) {
 	return c.Conn.Write(frame)
 }
 
+// afterClose is the end of a control frame that comes after a close frame: nobody gets it. That is no error for a pong,
+// or a client that pinged before it saw the close frame would be cut instead of being waited for.
+func afterClose(frame []byte) (int, error) {
+	if frame[0] == final|opClose {
+		return 0, net.ErrClosed
+	}
+	return len(frame), nil
+}
+
 // write sends whole frames. It is for one goroutine at a time.
 func (c *webSocketConn) write(frames []byte) error {
 	c.mu.Lock()
@@ -70,7 +85,7 @@ func (c *webSocketConn) write(frames []byte) error {
 	}
 	c.writing = true
 	c.mu.Unlock()
-	err := c.writePieces(frames)
+	err := writePieces(c.Conn, frames, c.timeout)
 	for {
 		c.mu.Lock()
 		queued := c.queued
@@ -81,17 +96,18 @@ func (c *webSocketConn) write(frames []byte) error {
 			return err
 		}
 		c.mu.Unlock()
-		err = c.writePieces(queued)
+		err = writePieces(c.Conn, queued, c.timeout)
 	}
 }
 
-func (c *webSocketConn) writePieces(b []byte) error {
+// writePieces writes b, and waits for the client: so long for each piece of it.
+func writePieces(conn net.Conn, b []byte, timeout time.Duration) error {
 	for len(b) > 0 {
 		n := min(len(b), piece)
-		if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return err
 		}
-		if _, err := c.Conn.Write(b[:n]); err != nil {
+		if _, err := conn.Write(b[:n]); err != nil {
 			return err
 		}
 		b = b[n:]
@@ -120,6 +136,5 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(writeBuffer) // without it pings wait longer
 	}
 	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout}
-	buffered.Writer.Reset(h.conn)
-	return h.conn, buffered, nil
+	return h.conn, bufio.NewReadWriter(buffered.Reader, bufio.NewWriterSize(h.conn, controlBuffer)), nil
 }

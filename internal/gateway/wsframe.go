@@ -26,26 +26,54 @@ type webSocketFrames struct {
 	record         bool
 	id             string // of the subscription; "" for the query's own
 	heartbeatEvent bool   // heartbeat=event
+	deflate        int    // events of so many bytes and more are compressed; 0: none is
 }
 
 func (f webSocketFrames) format() int {
+	format := wsValue
 	if f.record {
-		return wsRecord
+		format = wsRecord
 	}
-	return wsValue
+	if f.deflate > 0 {
+		format += compressed
+	}
+	return format
 }
 
 // AppendMessage appends the frame of m.
 func (f webSocketFrames) AppendMessage(dst []byte, m *stream.Message, id string) []byte {
-	return f.appendText(dst, func(dst []byte) []byte { return appendEvent(dst, m, id, f.record) })
+	begin := len(dst)
+	dst = f.appendText(dst, func(dst []byte) []byte { return appendEvent(dst, m, id, f.record) })
+	if f.deflate > 0 && len(dst)-begin >= f.deflate {
+		return deflateFrame(dst, begin)
+	}
+	return dst
 }
 
 // appendShared adds the subscription's id to a frame that has none.
 func (f webSocketFrames) appendShared(dst, frame []byte) []byte {
-	if f.id == "" {
+	switch {
+	case f.id == "":
 		return append(dst, frame...)
+	case frame[0]&rsv1 != 0:
+		return appendDeflatedShared(dst, frame, f.appendID(nil))
+	default:
+		return f.appendText(dst, func(dst []byte) []byte { return append(dst, payloadOf(frame)...) })
 	}
-	return f.appendText(dst, func(dst []byte) []byte { return append(dst, payloadOf(frame)...) })
+}
+
+func (f webSocketFrames) pack(dst []byte, _ int) []byte { return dst }
+
+func (f webSocketFrames) appendRun(dst, run []byte) []byte {
+	if f.id == "" {
+		return append(dst, run...)
+	}
+	for len(run) > 0 {
+		n := frameLength(run)
+		dst = f.appendShared(dst, run[:n])
+		run = run[n:]
+	}
+	return dst
 }
 
 func (f webSocketFrames) appendOpen(dst []byte, id string, _ time.Duration) []byte {
@@ -106,13 +134,17 @@ func (f webSocketFrames) appendText(dst []byte, object func(dst []byte) []byte) 
 	dst = append(dst, make([]byte, maxFrameHeader)...)
 	dst = object(dst)
 	if f.id != "" {
-		dst = append(dst[:len(dst)-1], `,"id":`...)
-		dst = append(appendString(dst, f.id), '}')
+		dst = f.appendID(dst[:len(dst)-1])
 	}
 	var header [maxFrameHeader]byte
 	h := appendFrameHeader(header[:0], len(dst)-begin-maxFrameHeader)
 	copy(dst[begin:], h)
 	return append(dst[:begin+len(h)], dst[begin+maxFrameHeader:]...)
+}
+
+// appendID appends what ends an object that has the subscription's id.
+func (f webSocketFrames) appendID(dst []byte) []byte {
+	return append(appendString(append(dst, `,"id":`...), f.id), '}')
 }
 
 func appendFrameHeader(dst []byte, length int) []byte {
@@ -128,14 +160,29 @@ func appendFrameHeader(dst []byte, length int) []byte {
 }
 
 // payloadOf returns what stands in a frame of ours.
-func payloadOf(frame []byte) []byte {
+func payloadOf(frame []byte) []byte { return frame[headerLength(frame):] }
+
+// headerLength returns the bytes before the payload of a frame of ours, which isn't masked.
+func headerLength(frame []byte) int {
 	switch frame[1] {
 	case 126:
-		return frame[4:]
+		return 4
 	case 127:
-		return frame[10:]
+		return 10
 	default:
-		return frame[2:]
+		return 2
+	}
+}
+
+// frameLength returns the bytes of the first frame of ours in b.
+func frameLength(b []byte) int {
+	switch h := headerLength(b); h {
+	case 4:
+		return h + int(binary.BigEndian.Uint16(b[2:]))
+	case 10:
+		return h + int(binary.BigEndian.Uint64(b[2:]))
+	default:
+		return h + int(b[1])
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// read hands the client's frames to the loop until the connection ends, and then ends the loop.
-func (s *webSocketSession) read(ctx context.Context) {
+// read hands the client's frames to the connection until it ends, and then ends that.
+func (s *webSocketSession) read() {
 	for {
 		kind, text, err := s.ws.Read(context.Background())
 		switch {
@@ -20,53 +20,63 @@ func (s *webSocketSession) read(ctx context.Context) {
 		case err != nil:
 			s.cancel(errClientGone)
 			return
-		case kind != websocket.MessageText:
-			err = s.strike(ctx, clientFrame{}, stream.Errorf(stream.BadRequest, "frames are JSON text, not bytes"))
-		default:
-			err = s.take(ctx, text)
-		}
-		if err != nil {
-			return // the loop has ended
+		case s.message(kind, text) != nil:
+			return // the connection has ended
 		}
 	}
 }
 
-// do has the loop run a command. Its error says that the loop has ended.
-func (s *webSocketSession) do(ctx context.Context, command func() error) error {
+// message does what a client's message says. Its error says that the connection has ended.
+func (s *webSocketSession) message(kind websocket.MessageType, text []byte) error {
+	if kind != websocket.MessageText {
+		return s.strike(clientFrame{}, stream.Errorf(stream.BadRequest, "frames are JSON text, not bytes"))
+	}
+	return s.take(text)
+}
+
+// do has the connection run a command, and returns when it has. Its error says that the connection has ended.
+func (s *webSocketSession) do(command func() error) error {
+	done := make(chan struct{})
+	run := func() error {
+		defer close(done)
+		return command()
+	}
+	s.c.command.Store(&run)
+	s.c.driver.wake()
 	select {
-	case s.c.commands <- command:
+	case <-done:
 		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	case <-s.ctx.Done():
 	}
+	if s.c.command.CompareAndSwap(&run, nil) {
+		return s.ctx.Err() // nobody took it, and nobody will
+	}
+	<-done
+	return nil
 }
 
-// ask has the loop run a command and returns its answer, or an error that says that the loop has ended.
-func (s *webSocketSession) ask(ctx context.Context, question func() error) (answer, err error) {
-	answered := make(chan error, 1)
-	err = s.do(ctx, func() error {
-		answered <- question()
+// ask has the connection run a command and returns its answer, or an error that says that it has ended.
+func (s *webSocketSession) ask(question func() error) (answer, err error) {
+	err = s.do(func() error {
+		answer = question()
 		return nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return <-answered, nil
+	return answer, err
 }
 
 // take does what a client's frame says.
-func (s *webSocketSession) take(ctx context.Context, text []byte) error {
+func (s *webSocketSession) take(text []byte) error {
 	f, err := parseFrame(text)
 	if err != nil {
-		return s.strike(ctx, f, err)
+		return s.strike(f, err)
 	}
 	switch f.Type {
 	case "subscribe":
-		return s.subscribe(ctx, f)
+		return s.subscribe(f)
 	case "unsubscribe":
-		return s.do(ctx, func() error { return s.unsubscribe(f) })
+		return s.do(func() error { return s.unsubscribe(f) })
 	default:
-		return s.do(ctx, func() error {
+		return s.do(func() error {
 			s.c.out.buf = webSocketFrames{id: f.id()}.appendType(s.c.out.own(), "pong")
 			return nil
 		})
@@ -74,46 +84,46 @@ func (s *webSocketSession) take(ctx context.Context, text []byte) error {
 }
 
 // strike tells the client that a frame made no sense, and closes it when there were too many of them.
-func (s *webSocketSession) strike(ctx context.Context, f clientFrame, err error) error {
+func (s *webSocketSession) strike(f clientFrame, err error) error {
 	s.strikes++
 	if s.strikes > maxStrikes {
 		err = stream.Errorf(stream.BadRequest, "more than %d frames made no sense", maxStrikes)
-		return s.do(ctx, func() error { return err })
+		return s.do(func() error { return err })
 	}
-	return s.refuse(ctx, f, err)
+	return s.refuse(f, err)
 }
 
 // refuse answers a frame with an error.
-func (s *webSocketSession) refuse(ctx context.Context, f clientFrame, err error) error {
+func (s *webSocketSession) refuse(f clientFrame, err error) error {
 	p := problemOf(err)
 	s.g.noteRefusal("frame "+f.Type, p, err)
 	if errors.Is(err, errDraining) {
 		return nil // close code 1012 says it
 	}
-	return s.do(ctx, func() error {
+	return s.do(func() error {
 		s.c.out.buf = webSocketFrames{id: f.id()}.appendError(s.c.out.own(), "", p)
 		return nil
 	})
 }
 
 // subscribe opens a subscription. It is the reader that waits for it, so that the others go on meanwhile.
-func (s *webSocketSession) subscribe(ctx context.Context, f clientFrame) error {
+func (s *webSocketSession) subscribe(f clientFrame) error {
 	req, err := f.request(s.g, s.grant)
 	if err != nil {
-		return s.refuse(ctx, f, err)
+		return s.refuse(f, err)
 	}
-	refusal, err := s.ask(ctx, func() error { return s.room(f.id()) })
+	refusal, err := s.ask(func() error { return s.room(f.id()) })
 	if err != nil {
 		return err
 	}
 	if refusal != nil {
-		return s.refuse(ctx, f, refusal)
+		return s.refuse(f, refusal)
 	}
-	feed := &feed{id: f.id(), frames: webSocketFrames{record: req.record, id: f.id()}}
-	if err := s.g.subscribe(ctx, s.c, feed, req); err != nil {
-		return s.refuse(ctx, f, err)
+	feed := &feed{id: f.id(), frames: webSocketFrames{record: req.record, id: f.id(), deflate: s.deflate}}
+	if err := s.g.subscribe(s.ctx, s.c, feed, req); err != nil {
+		return s.refuse(f, err)
 	}
-	err = s.do(ctx, func() error {
+	err = s.do(func() error {
 		s.c.add(feed)
 		return nil
 	})
@@ -142,7 +152,7 @@ func (s *webSocketSession) find(id string) *feed {
 	return s.c.feeds[i]
 }
 
-// unsubscribe ends a subscription. It runs in the loop.
+// unsubscribe ends a subscription. It is a command.
 func (s *webSocketSession) unsubscribe(f clientFrame) error {
 	feed := s.find(f.id())
 	if feed == nil {
