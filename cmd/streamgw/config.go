@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/kafka"
 	"github.com/goodgo/streamgw/internal/telemetry"
 )
@@ -13,15 +14,16 @@ import (
 // Config is all that streamgw can be told. It is filled from defaults, then the file, then the environment, then flags;
 // the table in settings.go has a row for each of its values.
 type Config struct {
-	Listen string // of the public listener
-	Admin  AdminConfig
-	Log    telemetry.LogConfig
-	Kafka  kafka.Config
-	Topics []TopicConfig // the first entry that matches a topic decides; a topic that none matches isn't served
-	Auth   AuthConfig
-	CORS   CORSConfig
-	Limits LimitsConfig
-	Drain  DrainConfig
+	Listen      string // of the public listener
+	Admin       AdminConfig
+	Log         telemetry.LogConfig
+	Kafka       kafka.Config
+	Topics      []TopicConfig // the first entry that matches a topic decides; a topic that none matches isn't served
+	Auth        AuthConfig
+	CORS        CORSConfig
+	Compression CompressionConfig
+	Limits      LimitsConfig
+	Drain       DrainConfig
 }
 
 // AdminConfig is the listener for probes, metrics and profiles.
@@ -31,6 +33,7 @@ type AdminConfig struct{ Listen string }
 type TopicConfig struct {
 	Match  string // see topicPattern
 	Window WindowConfig
+	Gather time.Duration // 0: off
 }
 
 // WindowConfig bounds what is kept of a topic in memory.
@@ -44,6 +47,9 @@ type AuthConfig struct{ Mode string }
 
 // CORSConfig lists the origins whose pages may read.
 type CORSConfig struct{ Origins []string }
+
+// CompressionConfig says whether streams are compressed for clients that accept it.
+type CompressionConfig struct{ Enabled bool }
 
 // LimitsConfig bounds what clients can make the process hold.
 type LimitsConfig struct {
@@ -68,7 +74,7 @@ func defaultConfig() Config {
 }
 
 func defaultTopic(match string) TopicConfig {
-	return TopicConfig{Match: match, Window: WindowConfig{Bytes: 64 << 20, Age: 10 * time.Minute}}
+	return TopicConfig{Match: match, Window: WindowConfig{Bytes: 64 << 20, Age: 10 * time.Minute}, Gather: 10 * time.Millisecond}
 }
 
 // topic returns the entry for a topic, and whether there is one: without, the topic isn't served.
@@ -119,6 +125,9 @@ func (p topicPattern) problem() string {
 func (c *Config) problems() (found Problems) {
 	if c.Listen == c.Admin.Listen && !strings.HasSuffix(c.Listen, ":0") {
 		found.add("admin.listen", "is the same address as listen; the admin listener needs its own, which isn't reachable from outside")
+	}
+	if least := int64(fanout.LeastMemory); c.Limits.Memory < least {
+		found.add("limits.memory", "%s is too little to read messages and write them; %s is the least", size{&c.Limits.Memory}, size{&least})
 	}
 	for i, t := range c.Topics {
 		at := fmt.Sprintf("topics[%d].match", i)

@@ -101,6 +101,18 @@ func TestEveryFieldHasASetting(t *testing.T) {
 	walk("", reflect.ValueOf(&c).Elem())
 }
 
+func TestGatherCanBeOff(t *testing.T) {
+	c, problems := loadWith(t, "topics: [{match: a, gather: 0s}, {match: b, gather: 25ms}, {match: c}]\n", nil, nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for i, want := range []time.Duration{0, 25 * time.Millisecond, 10 * time.Millisecond} {
+		if got := c.Topics[i].Gather; got != want {
+			t.Errorf("entry %d: %v, want %v", i, got, want)
+		}
+	}
+}
+
 func TestTopicsFromTheFile(t *testing.T) {
 	c, problems := loadWith(t, `
 topics:
@@ -222,6 +234,8 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 				`topics[3].match: not set; it names topics, such as orders.* (one segment) or orders.** (any depth)`,
 				`topics[5].match: b: no topic gets here, since the entry before it matches all`,
 			}},
+		"hardly any memory": {enough + "limits: {memory: 1MiB}\n", nil,
+			[]string{`limits.memory: 1MiB is too little to read messages and write them; 16MiB is the least`}},
 		"one address twice": {enough + "admin: {listen: \":8080\"}\n", nil,
 			[]string{`admin.listen: is the same address as listen; the admin listener needs its own, which isn't reachable from outside`}},
 		"half of TLS": {"kafka: {brokers: a:9092, tls: {certFile: a.pem}}\nauth: {mode: none}\n", nil,

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
@@ -72,8 +73,10 @@ func listen(c Config) (at listeners, err error) {
 	return at, nil
 }
 
+// listenAt leaves TCP's keep-alive off: heartbeats find clients that have vanished, and nobody pays for it at each connect.
 func listenAt(path, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+	config := net.ListenConfig{KeepAlive: -1}
+	l, err := config.Listen(context.Background(), "tcp", address)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s: another program listens on %s already; choose another address with --%s", path, address, setting{path: path}.flag())
 	}
@@ -92,6 +95,10 @@ func hubsConfig(c Config, log *slog.Logger, registry *prometheus.Registry) fanou
 			entry, _ := c.topic(topic)
 			return fanout.Window{Bytes: entry.Window.Bytes, Age: entry.Window.Age}
 		},
+		Gather: func(topic string) time.Duration {
+			entry, _ := c.topic(topic)
+			return entry.Gather
+		},
 		Log:     log,
 		Metrics: registry,
 	}
@@ -105,9 +112,10 @@ func gatewayConfig(c Config, topics stream.Topics, log *slog.Logger, registry *p
 			_, ok := c.topic(topic)
 			return ok
 		},
-		Checks:  map[string]func(context.Context) error{"kafka": onceAnswered(topics)},
-		Log:     log,
-		Metrics: registry,
+		Compression: c.Compression.Enabled,
+		Checks:      map[string]func(context.Context) error{"kafka": onceAnswered(topics)},
+		Log:         log,
+		Metrics:     registry,
 	}
 }
 
@@ -135,7 +143,7 @@ func onceAnswered(topics stream.Topics) func(context.Context) error {
 }
 
 // serve runs a gateway on listeners, which it closes, until ctx ends or a part of it fails. started is called when it
-// serves. It starts Kafka, then hubs, then HTTP, and stops in reverse, streams first: one deadline covers all of it.
+// serves. It starts Kafka, then hubs and writers, then HTTP, and stops in reverse, streams first: one deadline covers all of it.
 func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, started func()) error {
 	registry := telemetry.NewRegistry()
 	c.Kafka.Log, c.Kafka.Metrics = log, registry
@@ -155,6 +163,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 
 	reading := start(reader.Run)
 	fanning := start(hubs.Run)
+	writing := start(gate.Run)
 	serving := start(func(context.Context) error { return unlessClosed(public.Serve(at.public)) })
 	watching := start(func(context.Context) error { return unlessClosed(admin.Serve(at.admin)) })
 	started()
@@ -165,6 +174,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 		log.Info("stopping", "within", c.Drain.Period.String(), "streams", "ended first")
 	case failed = <-reading.failed:
 	case failed = <-fanning.failed:
+	case failed = <-writing.failed:
 	case failed = <-serving.failed:
 	case failed = <-watching.failed:
 	}
@@ -172,7 +182,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Drain.Period)
 	defer cancel()
 	late := gate.Shutdown(deadline)
-	late = errors.Join(late, shutdown(deadline, public), serving.stop(deadline))
+	late = errors.Join(late, shutdown(deadline, public), serving.stop(deadline), writing.stop(deadline))
 	late = errors.Join(late, fanning.stop(deadline), reading.stop(deadline), history.Close())
 	late = errors.Join(late, shutdown(deadline, admin), watching.stop(deadline))
 	if failed != nil {

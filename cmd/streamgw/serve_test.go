@@ -39,7 +39,7 @@ type process struct {
 }
 
 // startProcess runs streamgw with an environment of only these variables.
-func startProcess(t *testing.T, env []string, args ...string) process {
+func startProcess(t testing.TB, env []string, args ...string) process {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append([]string{asProgram + "=1", "HOME=" + os.Getenv("HOME")}, env...)
@@ -54,7 +54,7 @@ func startProcess(t *testing.T, env []string, args ...string) process {
 }
 
 // line returns the next line of the log that matches.
-func (p process) line(t *testing.T, expr string) []string {
+func (p process) line(t testing.TB, expr string) []string {
 	t.Helper()
 	var seen []string
 	for p.log.Scan() {
@@ -68,7 +68,7 @@ func (p process) line(t *testing.T, expr string) []string {
 }
 
 // code waits for the process to end.
-func (p process) code(t *testing.T) int {
+func (p process) code(t testing.TB) int {
 	t.Helper()
 	for p.log.Scan() { // a full pipe would hold it up
 	}
@@ -82,7 +82,7 @@ func (p process) code(t *testing.T) int {
 }
 
 // startBroker starts a broker of one topic, which creates others for whoever asks for them and lets it.
-func startBroker(t *testing.T) *devbroker.Broker {
+func startBroker(t testing.TB) *devbroker.Broker {
 	t.Helper()
 	broker, err := devbroker.Start(devbroker.Config{Topics: []devbroker.Topic{{Name: "a.b"}}, AutoCreate: true})
 	if err != nil {
@@ -93,7 +93,7 @@ func startBroker(t *testing.T) *devbroker.Broker {
 }
 
 // startServe runs `streamgw serve` on a broker and returns its addresses once it is ready.
-func startServe(t *testing.T, broker *devbroker.Broker, env ...string) (p process, public, admin string) {
+func startServe(t testing.TB, broker *devbroker.Broker, env ...string) (p process, public, admin string) {
 	t.Helper()
 	p = startProcess(t, append(env, "STREAMGW_KAFKA_BROKERS="+broker.Addr(), "STREAMGW_AUTH_MODE=none",
 		"STREAMGW_LISTEN=127.0.0.1:0", "STREAMGW_ADMIN_LISTEN=127.0.0.1:0"), "serve")
@@ -104,7 +104,7 @@ func startServe(t *testing.T, broker *devbroker.Broker, env ...string) (p proces
 }
 
 // until waits for a condition.
-func until(t *testing.T, what string, holds func() bool) {
+func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

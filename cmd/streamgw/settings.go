@@ -56,6 +56,8 @@ func settings(c *Config) []setting {
 			help: "who may read and write; none: everyone. It must be said"},
 		{path: "cors.origins", value: list{&c.CORS.Origins, origin},
 			help: "origins whose pages may read, such as https://app.example; * for all"},
+		{path: "compression.enabled", value: boolean{&c.Compression.Enabled},
+			help: "compress streams for clients that accept it: gzip over HTTP, permessage-deflate over WebSocket; off by default: docs/decisions/0011-compression.md says why"},
 		{path: "limits.memory", value: size{&c.Limits.Memory},
 			help: "bound of windows, encoded frames, history and pending writes together; windows shrink first, oldest messages first"},
 		{path: "limits.historyReads", value: count{&c.Limits.HistoryReads},
@@ -99,7 +101,7 @@ func kafkaSettings(k *kafka.Config) []setting {
 		{path: "kafka.clientId", value: text{&k.ClientID},
 			help: "our name in the brokers' logs and quotas"},
 		{path: "kafka.pace", value: duration{&k.Pace},
-			help: "wait after a response with records before the next request: longer spares CPU here and on the brokers, and adds that much latency at most"},
+			help: "longest wait between a response with records and the next request, which comes at once while events are few: longer spares CPU here and on the brokers, and adds that much latency at most"},
 	}
 }
 
@@ -112,6 +114,8 @@ func topicSettings(t *TopicConfig) []setting {
 			help: "messages to keep in memory for a topic in use; a larger window serves more reconnects without Kafka"},
 		{path: "window.age", value: duration{&t.Window.Age},
 			help: "how long to keep them"},
+		{path: "gather", value: pause{&t.Gather},
+			help: "how long a client that was just written to waits for more, so that what comes meanwhile leaves in one write; 0s: not at all"},
 	}
 }
 
@@ -125,7 +129,7 @@ func later() []string {
 }
 
 // laterTopic is later for an entry of topics.
-func laterTopic() []string { return []string{"compacted", "onError", "gather"} }
+func laterTopic() []string { return []string{"compacted", "onError"} }
 
 // isLater reports whether path is one of later, or within one.
 func isLater(later []string, path string) bool {

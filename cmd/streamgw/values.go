@@ -170,6 +170,19 @@ func (v duration) String() string {
 }
 func (v duration) Type() string { return "duration" }
 
+// pause is a duration that may be none.
+type pause struct{ to *time.Duration }
+
+func (v pause) Set(s string) error {
+	if d, err := time.ParseDuration(s); err == nil && d == 0 {
+		*v.to = 0
+		return nil
+	}
+	return duration(v).Set(s)
+}
+func (v pause) String() string { return duration(v).String() }
+func (v pause) Type() string   { return "duration" }
+
 // size is bytes.
 type size struct{ to *int64 }
 
