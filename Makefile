@@ -1,23 +1,28 @@
 # make        what CI runs
-# make test   format, vet, staticcheck, tests under the race detector, each fuzz target for a short while
+# make test   format, vet, staticcheck, tests under the race detector, the counts of benchmarks, each fuzz target for a short while
 # make test-all   the scenarios of test/ with real components: Kafka, Traefik, Chromium
-# make bench  the benchmarks
+# make bench  the table of docs/performance.md, measured with a real Kafka in ten minutes at most;
+#             BENCH='sse|floor' takes the rows whose names match, BENCH_RUNS=3 the median of three
+# make microbench   Go's benchmarks; BENCH=Fanout takes some, COUNT=10 repeats them for benchstat
+# make kept   what can be counted in Go's benchmarks, against the counts that are committed
 # make build  ./streamgw
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := ci
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null)
-FUZZTIME ?= 5s
-BENCH    ?= .
-COUNT    ?= 1
+VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+FUZZTIME   ?= 5s
+BENCH      ?= .
+BENCH_RUNS ?= 1
+BENCH_RESULTS ?= .cache/bench
+COUNT      ?= 1
 
-.PHONY: ci test test-all lint unit fuzz bench build
+.PHONY: ci test test-all lint unit kept fuzz bench microbench build
 
 ci: test test-all
 
-test: lint unit fuzz
+test: lint unit kept fuzz
 
 lint:
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
@@ -28,6 +33,9 @@ lint:
 
 unit:
 	go test -race -timeout 5m ./...
+
+kept:
+	go run ./test/bench/kept
 
 # Each target by itself: go test takes one at a time.
 fuzz:
@@ -41,7 +49,12 @@ fuzz:
 test-all:
 	test/run
 
+# Built rather than run by go run, which passes on no signal: an interrupted table ends its Kafka too.
 bench:
+	go build -o .cache/bin/bench ./test/bench
+	.cache/bin/bench -rows '$(BENCH)' -runs $(BENCH_RUNS) -results '$(BENCH_RESULTS)'
+
+microbench:
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) ./internal/... ./cmd/...
 
 build:

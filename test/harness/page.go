@@ -22,6 +22,15 @@ function listen(url) {
   source.onmessage = e => got.push({id: e.lastEventId, data: e.data})
   for (const name of ['streamgw.gap', 'forged']) source.addEventListener(name, e => others.push(name + ' ' + e.data))
 }
+function converse(url, frame) {
+  source = new WebSocket(url, ['streamgw.v1'])
+  source.onopen = () => { opened++; source.send(frame) }
+  source.onmessage = e => {
+    const f = JSON.parse(e.data)
+    if (f.type === 'event') got.push({id: f.position, data: JSON.stringify(f.event)})
+    else if (f.type !== 'position') others.push(e.data)
+  }
+}
 function take() { return {got: got.splice(0), others: others.splice(0), opened, state: source.readyState} }
 </script>`
 
@@ -93,6 +102,20 @@ func (p *Page) Listen(address string) {
 	evaluate[bool](p, fmt.Sprintf("listen(%s), true", quoted))
 	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
 }
+
+// Converse opens a WebSocket instead, sends a frame, and waits until that is answered.
+func (p *Page) Converse(address, frame string) {
+	p.t.Helper()
+	quoted, err := json.Marshal([]string{address, frame})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	evaluate[bool](p, fmt.Sprintf("converse(...%s), true", quoted))
+	Until(p.t, patience, "the frame is answered", func() bool { return len(p.Take().Others) > 0 })
+}
+
+// Extensions returns what the page's WebSocket has agreed on.
+func (p *Page) Extensions() string { return evaluate[string](p, "source.extensions") }
 
 // Take returns what has come since the last Take.
 func (p *Page) Take() Taken {

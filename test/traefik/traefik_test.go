@@ -5,6 +5,8 @@
 package traefik
 
 import (
+	"bufio"
+	"compress/gzip"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -141,6 +143,47 @@ func TestBytesPassTraefikAtOnce(t *testing.T) {
 			}
 		}
 		r.Close()
+	}
+}
+
+// Traefik passes compressed streams on as they are: it neither holds them back until more comes nor packs them anew.
+func TestCompressedBytesPassTraefikAtOnce(t *testing.T) {
+	const atOnce = 2 * time.Second
+	kafka := harness.Brokers(t)
+	topic := kafka.NewTopic(1)
+	producer := kafka.NewProducer(topic)
+	w := start(t, kafka, "STREAMGW_COMPRESSION_ENABLED=true")
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, w.url+"/v1/events?topic="+topic, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept-Encoding", "gzip")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if got := resp.Header.Get("Content-Encoding"); got != "gzip" {
+		t.Fatalf("Content-Encoding is %q", got)
+	}
+	unpacked, err := gzip.NewReader(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(unpacked)
+	for n := range 5 {
+		began := time.Now()
+		producer.SendAll(1, 0)
+		want := fmt.Sprintf(`"n":%d`, n)
+		for lines.Scan() && !strings.Contains(lines.Text(), want) {
+		}
+		if took := time.Since(began); lines.Err() != nil || took > atOnce {
+			t.Errorf("an event took %v, %v", took, lines.Err())
+		}
+	}
+	for name, url := range map[string]string{"eventsource.mjs": "/v1/events?refuse=stream&from=earliest&topic=", "ws.mjs": "/v1/ws?from=earliest&topic="} {
+		client := harness.StartNodeClient(t, name, w.url+url+topic)
+		client.WaitCount(5)
 	}
 }
 

@@ -1,0 +1,55 @@
+package main
+
+import "context"
+
+// pattern is the load of the rows that compare streamgw with what it replaces, a consumer group for each client. With
+// more events than these, it fills the machine.
+func pattern() load { return load{mode: "sse", config: gather, conns: 200, rate: 20} }
+
+func grouper(name, language, library string) row {
+	return row{name: name, what: "200 clients × 20 events a second, SSE, from a consumer group each, in " + language + " with " + library,
+		figures: []figure{shown(perCPUSecond, ""), shown(withBroker, ""), shown(perClient, "KB"), shown(groupsLeft, "")},
+		measure: func(ctx context.Context, l *lab) (map[string]float64, error) {
+			s, err := l.grouper(ctx, language)
+			if err != nil {
+				return nil, err
+			}
+			defer s.stop()
+			return pattern().withGroups(ctx, l, s, "--path", "/stream?topic={topic}")
+		}}
+}
+
+func grouped() row {
+	return row{name: "grouped", what: "the same load on streamgw",
+		figures: []figure{
+			atLeast(perCPUSecond, "grouper-kafkajs", 30), {name: perCPUSecond, of: "grouper", must: bound{none: true}},
+			{name: withBroker, of: "grouper", must: bound{none: true}}, atMostOf(perClient, "KB", "grouper", 0.01), atMost(groupsLeft, "", 0),
+		},
+		measure: func(ctx context.Context, l *lab) (map[string]float64, error) {
+			s, err := l.gateway(ctx, pattern().config)
+			if err != nil {
+				return nil, err
+			}
+			defer s.stop()
+			return pattern().withGroups(ctx, l, s)
+		}}
+}
+
+// withGroups loads a server, and counts the consumer groups that are there when it has gone and weren't before.
+func (ld load) withGroups(ctx context.Context, l *lab, s *server, more ...string) (map[string]float64, error) {
+	before, err := l.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	figures, err := ld.against(ctx, l, s, more...)
+	if err != nil {
+		return nil, err
+	}
+	s.stop()
+	after, err := l.groups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	figures[groupsLeft] = float64(after - before)
+	return figures, nil
+}
