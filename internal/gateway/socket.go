@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -18,21 +19,20 @@ import (
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
-// socket is what the WebSocket library has below a taken connection. It reads when something came, and its control
-// frames leave between whole frames of the writer's, which is the only one that writes.
+// socket is what the WebSocket library has below a taken connection, while the client speaks. It reads when something
+// came, and its control frames leave between whole frames of the writer's, which is the only one that writes.
 type socket struct {
-	net.Conn
 	c       *taken
 	session *webSocketSession
 
 	reading atomic.Bool // a goroutine reads
-	over    atomic.Bool // the library has let go of the connection
 	heard   atomic.Bool // something came from the client since this was set to false
 
 	// What follows is the reading goroutine's.
 	early   []byte // what came along with the handshake
 	in      inbound
-	patient bool // reads wait, also between two frames
+	patient bool     // reads wait, also between two frames
+	waiting *os.File // what they wait on, once one has
 
 	mu     sync.Mutex // guards what follows
 	queued []byte     // control frames for the next write
@@ -50,14 +50,24 @@ const closeTimeout = 5 * time.Second
 func (s *socket) Read(b []byte) (n int, err error) {
 	if n = copy(b, s.early); n > 0 {
 		s.early = s.early[n:]
-	} else if n, err = tryRead(s.c.raw, b); errors.Is(err, errNothing) && (s.patient || !s.in.idle()) {
-		n, err = s.Conn.Read(b)
+	} else if n, err = s.c.descriptor.read(b); errors.Is(err, errNothing) && (s.patient || !s.in.idle()) {
+		n, err = s.wait(b)
 	}
 	if n > 0 {
 		s.heard.Store(true)
 		s.in.follow(b[:n])
 	}
 	return n, err
+}
+
+// wait reads once there is something.
+func (s *socket) wait(b []byte) (n int, err error) {
+	if s.waiting == nil {
+		if s.waiting, err = s.c.descriptor.waiting(); err != nil {
+			return 0, err
+		}
+	}
+	return s.waiting.Read(b)
 }
 
 // Write takes one control frame of the library's.
@@ -149,35 +159,90 @@ func skipPongs(b []byte) []byte {
 
 // read hands the client's messages to the session until there are no more.
 func (s *socket) read() {
+	err := s.converse()
+	if errors.Is(err, errNothing) {
+		s.reading.Store(false)
+		err = s.c.w.of.watch.again(s.c)
+	}
+	if err != nil {
+		s.c.leave(err)
+	}
+}
+
+// converse does it with a connection of the library's that is its own: one that were kept would weigh more than all else
+// of a WebSocket that is idle. Its error is errNothing, or the end of the connection.
+func (s *socket) converse() error {
+	if !s.c.descriptor.use() {
+		return net.ErrClosed
+	}
+	defer s.c.descriptor.done()
+	ws, err := s.session.accept(&replay{s: s, header: make(http.Header)}, s.handshake())
+	if err != nil {
+		return err
+	}
+	runtime.SetFinalizer(ws, nil) // which would close the socket
+	defer func() {
+		if s.waiting != nil {
+			s.waiting.Close()
+			s.waiting = nil
+		}
+	}()
 	for {
-		kind, text, err := s.session.ws.Read(context.Background())
+		kind, text, err := ws.Read(context.Background())
 		switch {
 		case err == nil:
 			_ = s.session.message(kind, text) // one that has ended takes none; its close frame may be answered
 			continue
 		case errors.Is(err, errNothing):
-			s.reading.Store(false)
-			if err = s.c.w.of.watch.again(s.c); err == nil {
-				return
-			}
+			return err
 		case errors.Is(err, websocket.ErrMessageTooBig):
 			s.patient = true
-			_ = s.session.ws.Close(websocket.StatusMessageTooBig, "") // it was said; the answer is waited for
+			_ = ws.Close(websocket.StatusMessageTooBig, "") // it was said; the answer is waited for
 		}
-		s.c.leave(err)
-		s.over.Store(true)
-		_ = s.session.ws.CloseNow() // it ends either way
-		return
+		_ = ws.CloseNow() // it ends either way
+		return err
 	}
 }
 
-// letGo has the library let go of a connection that has ended.
-func (s *socket) letGo() {
-	s.session.cancel(nil)
-	if !s.over.Swap(true) {
-		s.c.w.of.helpers.Go(func() { _ = s.session.ws.CloseNow() })
+// handshake returns one as the client's was, as far as it matters to who reads.
+func (s *socket) handshake() *http.Request {
+	h := http.Header{
+		"Connection":            {"Upgrade"},
+		"Upgrade":               {"websocket"},
+		"Sec-Websocket-Version": {"13"},
+		"Sec-Websocket-Key":     {"AAAAAAAAAAAAAAAAAAAAAA=="},
 	}
+	if s.session.deflate > 0 {
+		h.Set("Sec-WebSocket-Extensions", "permessage-deflate; client_no_context_takeover; server_no_context_takeover")
+	}
+	return &http.Request{Method: http.MethodGet, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: h}
 }
+
+// replay is the response to a handshake that was answered before: it leads nowhere.
+type replay struct {
+	s      *socket
+	header http.Header
+}
+
+func (r *replay) Header() http.Header         { return r.header }
+func (r *replay) WriteHeader(int)             {}
+func (r *replay) Write(b []byte) (int, error) { return len(b), nil }
+
+// Hijack implements [http.Hijacker].
+func (r *replay) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn := &below{socket: r.s}
+	return conn, bufio.NewReadWriter(bufio.NewReaderSize(conn, headerBuffer), bufio.NewWriterSize(conn, controlBuffer)), nil
+}
+
+// below is a socket as the library takes it, which has no use for the rest of a [net.Conn].
+type below struct {
+	net.Conn
+	socket *socket
+}
+
+func (b *below) Read(p []byte) (int, error)  { return b.socket.Read(p) }
+func (b *below) Write(p []byte) (int, error) { return b.socket.Write(p) }
+func (b *below) Close() error                { return b.socket.Close() }
 
 // inbound follows what a client sends (RFC 6455 section 5.2), as far as to know when no message is begun.
 type inbound struct {
@@ -249,13 +314,13 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, grant a
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	c.socket = &socket{c: c, session: s}
 	c.pings = &pings{heard: &c.socket.heard}
-	var err error
-	if s.ws, err = s.accept(&taking{ResponseWriter: w, c: c}, r); err == nil {
+	answered, err := s.accept(&taking{ResponseWriter: w, c: c}, r)
+	if err == nil {
+		runtime.SetFinalizer(answered, nil) // it isn't used
 		if own != nil {
 			c.feeds = nil
 			c.add(own)
 		}
-		runtime.SetFinalizer(s.ws, nil)  // letGo is called for each
 		early := len(c.socket.early) > 0 // nothing more may come that is seen
 		c.socket.reading.Store(early)
 		if err = ws.adopt(c); err == nil {
@@ -264,13 +329,10 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, grant a
 			}
 			return true
 		}
-		c.socket.letGo()
 	}
 	s.cancel(nil)
 	c.connection.close()
-	if c.conn != nil {
-		c.conn.Close()
-	}
+	c.descriptor.close()
 	g.cfg.Log.Debug("upgrade refused", "error", err)
 	return false
 }
@@ -295,14 +357,17 @@ func (t *taking) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := c.take(conn); err != nil {
-		return nil, nil, errors.Join(err, conn.Close())
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		err = tcp.SetWriteBuffer(writeBuffer)
 	}
-	if err := c.conn.SetWriteBuffer(writeBuffer); err != nil {
+	if err == nil {
+		err = c.take(conn)
+	}
+	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
 	early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // as many as there are
-	s.Conn, s.early = conn, append(s.early, early...)
+	s.early = append(s.early, early...)
 	c.out.buf = head
-	return s, bufio.NewReadWriter(bufio.NewReaderSize(s, headerBuffer), bufio.NewWriterSize(s, controlBuffer)), nil
+	return (&replay{s: s}).Hijack()
 }

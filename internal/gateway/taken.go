@@ -4,10 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/stream"
@@ -18,12 +18,11 @@ import (
 // writer leaves it alone.
 type taken struct {
 	connection
-	w      *writer
-	conn   *net.TCPConn
-	raw    syscall.RawConn
-	watch  watch
-	socket *socket // nil but for WebSocket
-	first  feed    // of what the request asks for
+	w          *writer
+	descriptor descriptor
+	watch      watch
+	socket     *socket // nil but for WebSocket
+	first      feed    // of what the request asks for
 
 	queued   atomic.Bool           // it is among the writer's pending ones
 	gone     atomic.Pointer[error] // how the client was seen to be gone, if it was
@@ -64,22 +63,19 @@ func (c *taken) leave(err error) {
 	c.wake()
 }
 
-// take sets up what is below a connection.
-func (c *taken) take(conn net.Conn) (err error) {
-	var ok bool
-	if c.conn, ok = conn.(*net.TCPConn); !ok {
+// take makes what is below a connection ours.
+func (c *taken) take(conn net.Conn) error {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
 		return fmt.Errorf("take over a %T", conn)
 	}
-	if c.raw, err = c.conn.SyscallConn(); err != nil {
-		return err
-	}
-	return setUserTimeout(c.raw, c.g.cfg.WriteTimeout)
+	return c.descriptor.own(tcp, c.g.cfg.WriteTimeout)
 }
 
 // send implements driver: it writes what the kernel takes at once.
 func (c *taken) send(_ context.Context, out *outgoing) (all bool, err error) {
 	b := out.bytes()
-	n, err := c.w.write(c.raw, b)
+	n, err := c.w.write(&c.descriptor, b)
 	if err != nil || n == len(b) {
 		return err == nil, err
 	}
@@ -126,10 +122,16 @@ func (c *taken) writeRest(rest []byte, shared bool) error {
 	if shared {
 		rest = bytes.Clone(rest)
 	}
-	if err := writePieces(c.conn, rest, c.g.cfg.WriteTimeout); err != nil {
+	if !c.descriptor.use() {
+		return net.ErrClosed
+	}
+	defer c.descriptor.done()
+	conn, err := c.descriptor.waiting()
+	if err != nil {
 		return err
 	}
-	return c.conn.SetWriteDeadline(time.Time{})
+	defer conn.Close()
+	return writePieces(conn, rest, c.g.cfg.WriteTimeout)
 }
 
 // tcpKey is where a request's context has the connection that it came on, if that is plain TCP.
@@ -184,6 +186,7 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, req reques
 		if conn != nil {
 			conn.Close()
 		}
+		c.descriptor.close()
 		g.cfg.Log.Debug("connection not taken over", "error", err)
 		return false
 	}
@@ -193,7 +196,11 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, req reques
 // greet writes what a stream begins with. The connection has no writer yet, and room for it: there is nobody to wake, and
 // to wait for.
 func (c *taken) greet() error {
-	_, err := c.conn.Write(c.out.bytes())
+	b := c.out.bytes()
+	n, err := c.descriptor.write(b)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
 	c.out.reset()
 	c.spoke = time.Now()
 	return err

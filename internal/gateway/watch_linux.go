@@ -3,12 +3,11 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"io"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
-	"time"
 )
 
 // watcher sees what clients send, and that they leave, without a goroutine for each: an epoll instance of ours, on which
@@ -20,11 +19,7 @@ type watcher struct {
 
 	closed atomic.Bool
 
-	// What follows is run's.
-	scratch []byte // what try reads into, and what became of it
-	n       int
-	err     error
-	try     func(fd uintptr) bool
+	scratch []byte // run's
 
 	mu    sync.Mutex // guards what follows
 	slots []*taken
@@ -51,10 +46,6 @@ func newWatcher() (*watcher, error) {
 		return nil, errors.Join(os.NewSyscallError("fcntl", err), syscall.Close(fd))
 	}
 	w := &watcher{fd: fd, file: os.NewFile(uintptr(fd), "epoll"), scratch: make([]byte, 4<<10)}
-	w.try = func(fd uintptr) bool {
-		w.n, w.err = readNow(fd, w.scratch)
-		return true
-	}
 	if w.raw, err = w.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, w.file.Close())
 	}
@@ -170,73 +161,17 @@ func (w *watcher) remove(c *taken) {
 	w.free = append(w.free, c.watch.slot)
 }
 
-func (w *watcher) control(c *taken, op int) (err error) {
+func (w *watcher) control(c *taken, op int) error {
+	if !c.descriptor.use() {
+		return net.ErrClosed
+	}
+	defer c.descriptor.done()
 	event := syscall.EpollEvent{Events: watched, Fd: c.watch.slot, Pad: c.watch.turn}
-	closed := c.raw.Control(func(fd uintptr) {
-		err = os.NewSyscallError("epoll_ctl", syscall.EpollCtl(w.fd, op, int(fd), &event))
-	})
-	return errors.Join(closed, err)
+	return os.NewSyscallError("epoll_ctl", syscall.EpollCtl(w.fd, op, c.descriptor.fd, &event))
 }
 
-// read returns some of what has come, until the next read, and errors as tryRead does.
+// read returns some of what has come, until the next read, and errors as a descriptor's does.
 func (w *watcher) read(c *taken) ([]byte, error) {
-	if err := c.raw.Read(w.try); err != nil {
-		return nil, err
-	}
-	return w.scratch[:w.n], w.err
-}
-
-// tryRead reads what there is. Its error is errNothing when there is nothing, and EOF when the client is gone.
-func tryRead(conn syscall.RawConn, b []byte) (n int, err error) {
-	closed := conn.Read(func(fd uintptr) bool {
-		n, err = readNow(fd, b)
-		return true
-	})
-	if closed != nil {
-		return 0, closed
-	}
-	return n, err
-}
-
-func readNow(fd uintptr, b []byte) (int, error) {
-	for {
-		switch n, err := syscall.Read(int(fd), b); {
-		case err == syscall.EINTR:
-		case err == syscall.EAGAIN:
-			return 0, errNothing
-		case err != nil:
-			return 0, os.NewSyscallError("read", err)
-		case n == 0:
-			return 0, io.EOF
-		default:
-			return n, nil
-		}
-	}
-}
-
-// tryWrite writes what the kernel takes of b, which may be nothing.
-func tryWrite(fd uintptr, b []byte) (n int, err error) {
-	for {
-		n, err = syscall.Write(int(fd), b)
-		switch err {
-		case nil:
-			return n, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return 0, nil
-		default:
-			return 0, os.NewSyscallError("write", err)
-		}
-	}
-}
-
-// tcpUserTimeout is TCP_USER_TIMEOUT (tcp(7)), which package syscall doesn't have.
-const tcpUserTimeout = 18
-
-// setUserTimeout has the kernel end a connection whose peer acknowledges nothing, or has no room, for so long.
-func setUserTimeout(conn syscall.RawConn, timeout time.Duration) (err error) {
-	closed := conn.Control(func(fd uintptr) {
-		err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(timeout.Milliseconds())))
-	})
-	return errors.Join(closed, err)
+	n, err := c.descriptor.read(w.scratch)
+	return w.scratch[:n], err
 }

@@ -4,7 +4,8 @@ package gateway
 
 import (
 	"errors"
-	"syscall"
+	"net"
+	"os"
 	"time"
 )
 
@@ -21,8 +22,14 @@ func (*watcher) add(*taken) error   { return errors.ErrUnsupported }
 func (*watcher) again(*taken) error { return errors.ErrUnsupported }
 func (*watcher) remove(*taken)      {}
 
-func tryRead(syscall.RawConn, []byte) (int, error) { return 0, errors.ErrUnsupported }
+// descriptor isn't there either.
+type descriptor struct{}
 
-func tryWrite(uintptr, []byte) (int, error) { return 0, errors.ErrUnsupported }
-
-func setUserTimeout(syscall.RawConn, time.Duration) error { return errors.ErrUnsupported }
+func (*descriptor) own(*net.TCPConn, time.Duration) error { return errors.ErrUnsupported }
+func (*descriptor) read([]byte) (int, error)              { return 0, errors.ErrUnsupported }
+func (*descriptor) write([]byte) (int, error)             { return 0, errors.ErrUnsupported }
+func (*descriptor) waiting() (*os.File, error)            { return nil, errors.ErrUnsupported }
+func (*descriptor) use() bool                             { return false }
+func (*descriptor) done()                                 {}
+func (*descriptor) close()                                {}
+func (*descriptor) abort()                                {}

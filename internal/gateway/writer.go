@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -29,31 +28,13 @@ type writer struct {
 	closing []*taken  // those that wait for the answer to a close frame, in the order of their times
 	drains  bool      // they are being ended
 
-	b   []byte // what try writes, and what became of it
-	n   int
-	err error
-	try func(fd uintptr) bool
-	put func(fd uintptr, b []byte) (n int, err error) // tryWrite; tests have others
+	write func(d *descriptor, b []byte) (n int, err error) // what the kernel takes at once; tests have others
 }
 
 func newWriter(of *writers) *writer {
-	w := &writer{of: of, kick: make(chan struct{}, 1), put: tryWrite}
+	w := &writer{of: of, kick: make(chan struct{}, 1), write: (*descriptor).write}
 	w.wheel = newWheel(of.g.cfg.Heartbeat)
-	w.try = func(fd uintptr) bool {
-		w.n, w.err = w.put(fd, w.b)
-		return true
-	}
 	return w
-}
-
-// write writes what the kernel takes of b at once.
-func (w *writer) write(conn syscall.RawConn, b []byte) (n int, err error) {
-	w.b = b
-	if err := conn.Write(w.try); err != nil {
-		return 0, err
-	}
-	w.b = nil
-	return w.n, w.err
 }
 
 // enqueue has the writer pass over c. It is called once for each time that c.queued becomes true.
@@ -189,7 +170,7 @@ func (w *writer) pass(c *taken) {
 	}
 	if !c.relieved.Swap(false) {
 		if c.gone.Load() != nil {
-			c.conn.Close() // nobody is there to take the rest
+			c.descriptor.abort() // nobody is there to take the rest
 		}
 		return
 	}
@@ -353,7 +334,7 @@ func (w *writer) cut() {
 		switch {
 		case c.ended:
 		case c.blocked:
-			c.conn.Close()
+			c.descriptor.abort()
 		default:
 			w.finish(c, errDraining)
 		}
@@ -371,9 +352,9 @@ func (w *writer) finish(c *taken, err error) {
 	topics := c.topics()
 	c.connection.close()
 	if c.socket != nil {
-		c.socket.letGo()
+		c.socket.session.cancel(nil)
 	}
-	c.conn.Close()
+	c.descriptor.close()
 	c.connection.ended(err, topics)
 	w.of.moved.Add(1)
 	w.of.g.leave()

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -126,7 +127,7 @@ func (c *crowd) publish() {
 func (c *crowd) read(buf []byte) (total int) {
 	for _, raw := range c.raws {
 		for {
-			n, err := tryRead(raw, buf)
+			n, err := readRaw(raw, buf)
 			total += n
 			if err != nil || n < len(buf) {
 				break
@@ -134,6 +135,15 @@ func (c *crowd) read(buf []byte) (total int) {
 		}
 	}
 	return total
+}
+
+// readRaw reads what there is.
+func readRaw(conn syscall.RawConn, b []byte) (n int, err error) {
+	closed := conn.Read(func(fd uintptr) bool {
+		n, err = syscall.Read(int(fd), b)
+		return true
+	})
+	return max(0, n), errors.Join(closed, err)
 }
 
 // cpu returns the processor time that this process has used.
@@ -153,6 +163,7 @@ func BenchmarkWriteFloor(b *testing.B) {
 	for range clients {
 		c.join(b, streamRequests["sse"])
 	}
+	c.publish() // nothing: then each is in a wheel
 	for _, w := range c.writers.Load().each {
 		w.wheel.each(func(t *taken) { servers = append(servers, t) })
 	}
@@ -162,11 +173,9 @@ func BenchmarkWriteFloor(b *testing.B) {
 	for b.Loop() {
 		begun := cpu()
 		for _, t := range servers {
-			t.raw.Control(func(fd uintptr) {
-				if n, err := syscall.Write(int(fd), frames); n != len(frames) {
-					b.Fatal(n, err)
-				}
-			})
+			if n, err := syscall.Write(t.descriptor.fd, frames); n != len(frames) {
+				b.Fatal(n, err)
+			}
 		}
 		used += cpu() - begun
 		c.read(buf)

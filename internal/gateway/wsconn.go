@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -101,7 +102,10 @@ func (c *webSocketConn) write(frames []byte) error {
 }
 
 // writePieces writes b, and waits for the client: so long for each piece of it.
-func writePieces(conn net.Conn, b []byte, timeout time.Duration) error {
+func writePieces(conn interface {
+	io.Writer
+	SetWriteDeadline(time.Time) error
+}, b []byte, timeout time.Duration) error {
 	for len(b) > 0 {
 		n := min(len(b), piece)
 		if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
