@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http/httptest"
 	"runtime"
 	"slices"
@@ -103,6 +104,9 @@ func (s *fakeSub) push(items ...fanout.Item) {
 	s.req.Wake()
 }
 
+// errPanic makes Poll panic instead.
+var errPanic = errors.New("a fault of ours")
+
 // fail makes Poll fail once it has yielded what was pushed.
 func (s *fakeSub) fail(err error) {
 	s.mu.Lock()
@@ -123,6 +127,9 @@ func (s *fakeSub) Poll(b *fanout.Batch) error {
 	defer s.mu.Unlock()
 	s.polls++
 	b.Reset()
+	if len(s.batches) == 0 && s.err == errPanic {
+		panic(s.err)
+	}
 	if len(s.batches) == 0 {
 		return s.err
 	}

@@ -171,11 +171,16 @@ func (s *socket) read() {
 
 // converse does it with a connection of the library's that is its own: one that were kept would weigh more than all else
 // of a WebSocket that is idle. Its error is errNothing, or the end of the connection.
-func (s *socket) converse() error {
+func (s *socket) converse() (err error) {
 	if !s.c.descriptor.use() {
 		return net.ErrClosed
 	}
 	defer s.c.descriptor.done()
+	defer func() {
+		if r := recover(); r != nil {
+			err = panicked(r)
+		}
+	}()
 	ws, err := s.session.accept(&replay{s: s, header: make(http.Header)}, s.handshake())
 	if err != nil {
 		return err

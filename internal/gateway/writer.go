@@ -2,8 +2,12 @@ package gateway
 
 import (
 	"context"
+	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
 )
 
 // writer drives a share of the connections that were taken over from net/http. It passes over those that have something
@@ -111,7 +115,7 @@ func (w *writer) run() {
 			w.cut()
 		}
 		for _, c := range list {
-			w.pass(c)
+			w.guard(c, w.pass)
 		}
 		w.serveBehind()
 		w.wheel.turn(w.clock, w.keepAlive)
@@ -201,7 +205,7 @@ func (w *writer) serveBehind() {
 		c := w.behind[n]
 		w.behind[n], c.behind = nil, false
 		if !c.ended && !c.blocked {
-			w.serve(c)
+			w.guard(c, w.serve)
 		}
 	}
 	if w.behind = w.behind[n:]; len(w.behind) == 0 {
@@ -214,6 +218,37 @@ func (w *writer) woken() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.pending) > 0
+}
+
+// guard does something for one connection. A panic is the end of that connection alone, as it is in net/http of a
+// request alone.
+func (w *writer) guard(c *taken, do func(*taken)) {
+	defer func() {
+		if r := recover(); r != nil {
+			w.contain(c, r)
+		}
+	}()
+	do(c)
+}
+
+// contain ends a connection in whose work there was a panic. What it has put down may be anything, so its client isn't
+// told; it resumes where it knows that it was.
+func (w *writer) contain(c *taken, cause any) {
+	err := panicked(cause)
+	if c.ended {
+		w.of.g.cfg.Log.Error("stream ended before", "transport", c.transport.name, "error", err)
+		return
+	}
+	c.ending = err
+	if c.blocked {
+		c.descriptor.abort() // who writes the rest has what it writes
+		return
+	}
+	w.finish(c, err)
+}
+
+func panicked(cause any) error {
+	return &stream.Error{Kind: stream.Internal, Err: fmt.Errorf("panic: %v\n%s", cause, debug.Stack())}
 }
 
 // serve does what there is to do for a connection that isn't blocked.
@@ -311,10 +346,14 @@ func (w *writer) keepAlive(c *taken) (next time.Time, stays bool) {
 	if next = c.due(); next.Sub(w.clock) > w.wheel.width/2 {
 		return next, true
 	}
+	w.guard(c, w.refresh)
+	return c.due(), !c.ended
+}
+
+func (w *writer) refresh(c *taken) {
 	if c.ending = c.connection.keepAlive(context.Background()); c.ending != nil && !c.blocked {
 		w.settle(c)
 	}
-	return c.due(), !c.ended
 }
 
 // drain ends all connections, each told when to come back.
@@ -322,7 +361,7 @@ func (w *writer) drain() {
 	w.drains = true
 	w.wheel.each(func(c *taken) {
 		if !c.ended && !c.blocked {
-			w.serve(c)
+			w.guard(c, w.serve)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -144,4 +145,38 @@ func TestWritersEndAClientThatAnswersNoPing(t *testing.T) {
 	if reading.Err() != nil || metric(t, registry, "streamgw_connections", "websocket") != 1 {
 		t.Error("one that answers was closed too")
 	}
+}
+
+// TestAPanicEndsOneConnection and no other of the same writer, and is logged with where it was.
+func TestAPanicEndsOneConnection(t *testing.T) {
+	for name, request := range streamRequests {
+		t.Run(name, func(t *testing.T) {
+			log := make(chan string, 8)
+			f := newFace(t, Config{Log: slog.New(slog.NewTextHandler(chanWriter(log), nil))})
+			conn := stall(t, f.url, request)
+			neighbour := bufio.NewReader(get(t, f.url+"/v1/events?topic=orders").Body)
+			f.sub(t, 1)
+			f.sub(t, 0).fail(errPanic)
+			if _, err := io.ReadAll(conn); err != nil {
+				t.Error(err)
+			}
+			<-f.sub(t, 0).closed
+			if got := <-log; !strings.Contains(got, errPanic.Error()) || !strings.Contains(got, "fakeSub).Poll") {
+				t.Errorf("the log has %q", got)
+			}
+			readBlock(t, neighbour)
+			f.sub(t, 1).push(item("still here", 1))
+			if got := readBlock(t, neighbour); !strings.Contains(got, "still here") {
+				t.Errorf("the neighbour got %q", got)
+			}
+		})
+	}
+}
+
+// chanWriter sends what is written to it.
+type chanWriter chan string
+
+func (c chanWriter) Write(b []byte) (int, error) {
+	c <- string(b)
+	return len(b), nil
 }

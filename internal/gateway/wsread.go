@@ -11,6 +11,11 @@ import (
 
 // read hands the client's frames to the connection until it ends, and then ends that.
 func (s *webSocketSession) read() {
+	defer func() {
+		if r := recover(); r != nil {
+			s.cancel(panicked(r))
+		}
+	}()
 	for {
 		kind, text, err := s.ws.Read(context.Background())
 		switch {
