@@ -12,14 +12,15 @@ import (
 
 // serveEvents answers GET /v1/events: a stream of events as SSE or as lines of JSON.
 func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if err := g.enter(); err != nil {
+	v, err := g.enter(r)
+	if err != nil {
 		g.refuse(w, r, err)
 		return
 	}
 	outlives := false // the stream, the request
 	defer func() {
 		if !outlives {
-			g.leave()
+			g.leave(v)
 		}
 	}()
 	if g.cfg.Compression {
@@ -41,7 +42,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		f = gzipped{f}
 	}
 	if ws := g.takers(r); ws != nil && mediaType == sseType {
-		outlives = ws.takeEvents(w, r, req, f, transport)
+		outlives = ws.takeEvents(w, r, v, req, f, transport)
 		return
 	}
 	out := g.newStreamWriter(w, r)

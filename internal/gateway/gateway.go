@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,6 +55,9 @@ type Config struct {
 
 	// Checks are what /readyz asks, by name. The gateway is ready while all return nil. They have 2 s.
 	Checks map[string]func(context.Context) error
+
+	// Limits bounds what clients may take. Its zero value bounds nothing.
+	Limits Limits
 
 	// Compression sends streams compressed to clients that accept it: gzip over HTTP, permessage-deflate over WebSocket.
 	// It saves bytes and costs CPU once a hub and batch, whatever the number of clients; what is for one client alone
@@ -116,6 +120,7 @@ type Gateway struct {
 	topics  *topicList
 	access  *auth.Access
 	metrics *metrics
+	limiter *limiter
 	buffers sync.Pool // of *[]byte, for what is about to be written
 	batches sync.Pool // of *fanout.Batch, empty; a connection has one only while it polls
 
@@ -139,6 +144,7 @@ func New(cfg Config, hubs *fanout.Hubs, topics stream.Topics, access *auth.Acces
 func newGateway(cfg Config, hubs hubs, topics stream.Topics, access *auth.Access) *Gateway {
 	cfg = cfg.withDefaults()
 	g := &Gateway{cfg: cfg, hubs: hubs, topics: newTopicList(topics), access: access, metrics: newMetrics(cfg.Metrics)}
+	g.limiter = newLimiter(cfg.Limits, g.metrics)
 	g.draining, g.drain = context.WithCancel(context.Background())
 	g.killed, g.kill = context.WithCancel(context.Background())
 	return g
@@ -147,18 +153,24 @@ func newGateway(cfg Config, hubs hubs, topics stream.Topics, access *auth.Access
 // errDraining is what clients are told when the gateway stops. A stream that ends by it isn't a failure.
 var errDraining = stream.Errorf(stream.Unavailable, "this gateway is shutting down; another one, or a moment later, will do")
 
-// enter counts a stream in, unless the gateway is stopping. leave counts it out.
-func (g *Gateway) enter() error {
+// enter counts a stream in, unless the gateway is stopping or the stream is over a limit. leave counts it out.
+func (g *Gateway) enter(r *http.Request) (visit, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.draining.Err() != nil {
-		return errDraining
+		return visit{}, errDraining
 	}
-	g.streams.Add(1)
-	return nil
+	v, err := g.limiter.enter(networkOf(r))
+	if err == nil {
+		g.streams.Add(1)
+	}
+	return v, err
 }
 
-func (g *Gateway) leave() { g.streams.Done() }
+func (g *Gateway) leave(v visit) {
+	g.limiter.leave(v)
+	g.streams.Done()
+}
 
 // Shutdown ends all streams: SSE with a retry spread over Config.Drain, WebSocket with close code 1012, so that clients
 // come back to another replica, not all at once. New streams are refused and /readyz answers 503 from its first moment

@@ -14,6 +14,7 @@ type metrics struct {
 	blocked     prometheus.Gauge
 	delivered   *prometheus.CounterVec
 	refusals    *prometheus.CounterVec
+	limited     *prometheus.CounterVec
 	delivery    prometheus.Histogram
 	transports  map[string]*transportMetrics
 }
@@ -46,6 +47,9 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "streamgw_refusals_total", Help: "Requests that were refused, by the name of the problem.",
 		}, []string{"problem"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "streamgw_limited_total", Help: "What a client was refused because it was over a limit, by the limit's setting.",
+		}, []string{"limit"}),
 		delivery: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "streamgw_delivery_seconds",
 			Help:    "From a record's timestamp to its write, once per write for its oldest message. Messages older than their subscription (replays) aren't observed.",
@@ -53,7 +57,7 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 		}),
 	}
 	if registry != nil {
-		registry.MustRegister(m.connections, m.opened, m.closed, m.blocked, m.delivered, m.refusals, m.delivery)
+		registry.MustRegister(m.connections, m.opened, m.closed, m.blocked, m.delivered, m.refusals, m.limited, m.delivery)
 	}
 	m.transports = make(map[string]*transportMetrics)
 	for _, name := range []string{"sse", "ndjson", "websocket"} {

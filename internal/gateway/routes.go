@@ -39,6 +39,7 @@ func Server(handler http.Handler, log *slog.Logger) *http.Server {
 func (g *Gateway) Public() http.Handler {
 	r := g.router()
 	r.Use(g.cors)
+	r.Use(g.limiter.clientAddress()...)
 	r.Get("/v1/events", g.serveEvents)
 	r.Get("/v1/ws", g.serveWebSocket)
 	r.Get("/v1/topics", g.serveTopics)

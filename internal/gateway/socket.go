@@ -303,8 +303,9 @@ func (in *inbound) begin() {
 
 // takeWebSocket serves a WebSocket on its request's connection, without a goroutine. It reports whether it outlives the
 // request.
-func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, grant auth.Grant, req request) (outlives bool) {
+func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit, grant auth.Grant, req request) (outlives bool) {
 	g, c := ws.g, ws.newTaken("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent})
+	c.visit = v
 	s := &webSocketSession{g: g, grant: grant, c: &c.connection, deflate: g.deflateFor(r)}
 	var own *feed
 	if len(req.Topics) > 0 {

@@ -21,6 +21,7 @@ type taken struct {
 	w          *writer
 	descriptor descriptor
 	watch      watch
+	visit      visit
 	socket     *socket // nil but for WebSocket
 	first      feed    // of what the request asks for
 
@@ -157,8 +158,9 @@ func (g *Gateway) takers(r *http.Request) *writers {
 
 // takeEvents serves a stream of events on its request's connection, without net/http: one without chunks, that ends with
 // the connection. It reports whether the stream outlives the request.
-func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, req request, f frames, transport string) (outlives bool) {
+func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, req request, f frames, transport string) (outlives bool) {
 	g, c := ws.g, ws.newTaken(transport, f)
+	c.visit = v
 	feed := &c.first
 	feed.frames = f
 	if err := g.subscribe(r.Context(), &c.connection, feed, req); err != nil {

@@ -29,14 +29,15 @@ const (
 
 // serveWebSocket answers GET /v1/ws. What is wrong with the query is said before the upgrade, in plain HTTP.
 func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
-	if err := g.enter(); err != nil {
+	v, err := g.enter(r)
+	if err != nil {
 		g.refuse(w, r, err)
 		return
 	}
 	outlives := false // the WebSocket, the request
 	defer func() {
 		if !outlives {
-			g.leave()
+			g.leave(v)
 		}
 	}()
 	if !checkHandshake(w, r) {
@@ -56,7 +57,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if ws := g.takers(r); ws != nil {
-		outlives = ws.takeWebSocket(w, r, grant, req)
+		outlives = ws.takeWebSocket(w, r, v, grant, req)
 		return
 	}
 	ctx, cancel := context.WithCancelCause(r.Context())

@@ -396,5 +396,5 @@ func (w *writer) finish(c *taken, err error) {
 	c.descriptor.close()
 	c.connection.ended(err, topics)
 	w.of.moved.Add(1)
-	w.of.g.leave()
+	w.of.g.leave(c.visit)
 }
