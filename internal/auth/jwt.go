@@ -302,10 +302,10 @@ func (is *issuer) verifySignature(ctx context.Context, t *unverified, a algorith
 // claimsRefusal says the first thing that is wrong with the claims.
 func claimsRefusal(claims jwt.RegisteredClaims, err error) error {
 	switch {
-	case errors.Is(err, jwt.ErrTokenInvalidAudience), len(claims.Audience) == 0:
-		return refusal("isn't for this audience (aud)")
 	case claims.ExpiresAt == nil:
 		return refusal("doesn't say when it ends (exp)")
+	case errors.Is(err, jwt.ErrTokenInvalidAudience), errors.Is(err, jwt.ErrTokenRequiredClaimMissing):
+		return refusal("isn't for this audience (aud)")
 	case errors.Is(err, jwt.ErrTokenExpired):
 		return refusal("has expired (exp)")
 	case errors.Is(err, jwt.ErrTokenNotValidYet):
