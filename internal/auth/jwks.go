@@ -221,8 +221,8 @@ type remoteKeys struct {
 	waiting  int
 }
 
-// newer returns what is known once a fetch has ended that began no earlier than the cool-down allows: at once if that
-// already is something else than known, or if it's too early for a fetch. failed says that the issuer couldn't be asked.
+// newer returns the keys once a fetch has ended, the one that is under way or a new one: at once if they already are
+// others than known, or if the cool-down allows no fetch yet. failed says that the issuer couldn't be asked.
 func (r *remoteKeys) newer(ctx context.Context, known *keySet) (set *keySet, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -243,15 +243,17 @@ func (r *remoteKeys) newer(ctx context.Context, known *keySet) (set *keySet, fai
 	ended := r.ended
 	r.mu.Unlock()
 	patience := time.NewTimer(r.timeout)
+	told := false
 	select {
 	case <-ended:
+		told = true
 	case <-patience.C:
 	case <-ctx.Done():
 	}
 	patience.Stop()
 	r.mu.Lock()
 	r.waiting--
-	return r.ring.set.Load(), r.failed || r.underWay
+	return r.ring.set.Load(), r.failed || !told
 }
 
 // run fetches the keys, and again: regularly, when somebody wants it, and sooner after a failure. It returns when ctx ends.
