@@ -76,6 +76,7 @@ func (p program) benchLive(name, short string) *cobra.Command {
 	cmd := b.command(name, short, "", func(ctx context.Context) (*bench.Result, error) { return bench.Live(ctx, b.load) })
 	b.clientFlags(cmd.Flags())
 	b.loadFlags(cmd.Flags())
+	b.firstFlag(cmd.Flags())
 	b.publisherFlags(cmd.Flags())
 	return cmd
 }
@@ -89,6 +90,7 @@ Nobody may get another's.`, func(ctx context.Context) (*bench.Result, error) { r
 	b.transportFlag(cmd.Flags())
 	b.clientFlags(cmd.Flags())
 	b.loadFlags(cmd.Flags())
+	b.firstFlag(cmd.Flags())
 	b.publisherFlags(cmd.Flags())
 	return cmd
 }
@@ -141,6 +143,11 @@ func (b *benching) loadFlags(f *pflag.FlagSet) {
 	f.Float64Var(&b.load.Rate, "rate", 100, "events a second in all; 0: as fast as they are acknowledged")
 	f.DurationVar(&b.load.Duration, "duration", 10*time.Second, "while events count")
 	f.DurationVar(&b.load.Warmup, "warmup", 2*time.Second, "events before those that count")
+}
+
+// firstFlag is of what a connection takes of memory beside what serving anybody does.
+func (b *benching) firstFlag(f *pflag.FlagSet) {
+	f.IntVar(&b.load.First, "first", 0, "of the connections, how many come before the others and get events for --warmup: memory is compared with what is held then")
 }
 
 // publisherFlags are of where events go.

@@ -146,6 +146,7 @@ func TestBenchThatCannotBe(t *testing.T) {
 		`--ratio-to: ` + other + ` isn't`:      {"sse", "--ratio-to", other},
 		`--ratio-to: say with --pid`:           {"sse", "--ratio-to", floor},
 		`--conns: -3 isn't`:                    {"sse", "--conns", "-3"},
+		`--first: 100 isn't`:                   {"sse", "--conns", "100", "--first", "100"},
 		`--url: "x" isn't`:                     {"ws", "--url", "x"},
 		`--readers: 100000000 isn't`:           {"floor", "--readers", "100000000"},
 		`--conns: 100000000 is more`:           {"floor", "--conns", "100000000"},

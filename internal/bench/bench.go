@@ -69,6 +69,7 @@ type Config struct {
 	Ready string
 
 	Conns       int
+	First       int      // of them, for a steady load: they come before the others, see [Usage.KBPerConn]; 0: none
 	ConnectRate float64  // connections a second; 0: as fast as they can be made
 	Local       []string // addresses to connect from, in turn; empty: one, or as many as that many connections need
 	Readers     int      // threads that read; 0: 1
@@ -90,8 +91,9 @@ type Config struct {
 	MetricsURL string    // where the server shows its Prometheus metrics; empty: nowhere
 	Progress   io.Writer // gets a line a second; nil: none
 
-	run   uint32 // an earlier one that this one goes on with; 0: none
-	later int    // connections beside Conns
+	run   uint32        // an earlier one that this one goes on with; 0: none
+	later int           // connections beside Conns
+	rest  time.Duration // without events, before memory is looked at to be compared; 0: 3 s
 }
 
 // Process is a process by a name.
@@ -129,6 +131,7 @@ func (cfg Config) withDefaults() Config {
 	setDefault(&cfg.Batch, 500)
 	setDefault(&cfg.KeyPrefix, "K")
 	setDefault(&cfg.Drain, 10*time.Second)
+	setDefault(&cfg.rest, 3*time.Second)
 	setDefault(&cfg.Duration, defaultDuration)
 	setDefault(&cfg.Subprotocol, "streamgw.v1")
 	if cfg.foreign() {
@@ -178,6 +181,8 @@ func (cfg Config) validate() error {
 		return fmt.Errorf("--conns: %d isn't a number of connections", cfg.Conns)
 	case cfg.Conns > maxStreams:
 		return fmt.Errorf("--conns: %d is more than %d", cfg.Conns, maxStreams)
+	case cfg.First < 0 || cfg.First >= cfg.Conns:
+		return fmt.Errorf("--first: %d isn't a number of connections below the %d of --conns", cfg.First, cfg.Conns)
 	case cfg.Rate < 0:
 		return fmt.Errorf("--rate: %v is negative", cfg.Rate)
 	case cfg.ConnectRate < 0:

@@ -84,6 +84,12 @@ func (s *sequences) move(i, from, to uint32) {
 	}
 }
 
+// begin has the connection begin where its streams have got to.
+func (s *sequences) begin(published []uint32) {
+	copy(s.next, published[s.base:])
+	s.first = slices.Clone(s.next)
+}
+
 // aim sets the numbers at which the connection is complete. No stream may begin anywhere.
 func (s *sequences) aim(goal []uint32) {
 	s.goal, s.left = goal, 0

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -156,6 +157,53 @@ func TestAServerWithoutFault(t *testing.T) {
 			var table bytes.Buffer
 			if err := r.WriteTable(&table); err != nil || !strings.Contains(table.String(), "0 lost") {
 				t.Errorf("%v, %s", err, table.String())
+			}
+		})
+	}
+}
+
+func TestSomeComeFirst(t *testing.T) {
+	for name, tt := range map[string]struct {
+		keyed bool
+		lose  bool // the last one's first event
+	}{
+		"all get all after they came": {}, "a key each": {keyed: true}, "one loses the first after it came": {lose: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, cfg := startServer(t)
+			cfg.First, cfg.Keyed, cfg.Processes = 2, tt.keyed, []Process{{"self", os.Getpid()}}
+			cfg.Warmup, cfg.rest = 300*time.Millisecond, 100*time.Millisecond
+			lost := false
+			s.fault = func(client, _ int, block string) []string {
+				if tt.lose && client == cfg.Conns-1 && !lost {
+					lost = true
+					return nil
+				}
+				return []string{block}
+			}
+			r, err := Live(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.lose {
+				if r.Exactness != (Exactness{Lost: 1}) || r.Err() == nil {
+					t.Errorf("got %+v and %v", r.Exactness, r.Err())
+				}
+				return
+			}
+			if r.Err() != nil {
+				t.Fatal(r.Err(), r.Faults)
+			}
+			d, all := r.Deliveries, uint64(r.Published.Events)*uint64(cfg.Conns)
+			if tt.keyed {
+				all = uint64(r.Published.Events)
+			}
+			if d.Received != d.Expected || d.Expected == 0 || d.Expected >= all || r.Connect.Opened != cfg.Conns || r.First != 2 {
+				t.Errorf("%d of %d deliveries, %d if all were there from the beginning; %+v", d.Received, d.Expected, all, r.Connect)
+			}
+			p := r.Processes[0]
+			if got := p.KBPerConn * 1024 * float64(cfg.Conns-cfg.First); p.Before.RSS == 0 || math.Abs(got-float64(p.End.RSS-p.Before.RSS)) > 1 {
+				t.Errorf("%+v", p)
 			}
 		})
 	}

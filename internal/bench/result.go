@@ -12,7 +12,8 @@ type Result struct {
 	Transport Transport `json:"transport"`
 	Time      time.Time `json:"time"`
 	Conns     int       `json:"conns"`
-	Rate      float64   `json:"rate"` // asked for
+	First     int       `json:"first,omitempty"` // of them, that came before the others
+	Rate      float64   `json:"rate"`            // asked for
 	Size      int       `json:"size"`
 	Batch     int       `json:"batch,omitempty"` // floor: events in a write
 	Seconds   float64   `json:"seconds"`         // that count
@@ -71,10 +72,13 @@ type Usage struct {
 	Cores             float64 `json:"cores"`
 	MicrosPerEvent    float64 `json:"microsPerEvent,omitempty"`
 	MicrosPerDelivery float64 `json:"microsPerDelivery,omitempty"`
-	Before            Memory  `json:"before"`    // any connection
+	Before            Memory  `json:"before"`    // any connection, or, where some come first, after they got events
 	Connected         Memory  `json:"connected"` // all open, no event yet
 	End               Memory  `json:"end"`
-	PeakRSS           int64   `json:"peakRss"`
+	// KBPerConn is what resident memory grew by for each connection after the first ones, from when those had got events
+	// to the end, both after three seconds without any: what serving anybody at all takes isn't in it.
+	KBPerConn float64 `json:"kbPerConn,omitempty"`
+	PeakRSS   int64   `json:"peakRss"`
 }
 
 // ClientUsage is what the measuring itself took, and all other programs, while events counted: where the machine's CPUs are

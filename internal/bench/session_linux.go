@@ -33,7 +33,7 @@ func begin(ctx context.Context, mode string, cfg Config, work func(ctx context.C
 		return nil, err
 	}
 	s.result = &Result{
-		Mode: mode, Transport: cfg.Transport, Time: time.Now().UTC().Truncate(time.Second), Conns: cfg.Conns,
+		Mode: mode, Transport: cfg.Transport, Time: time.Now().UTC().Truncate(time.Second), Conns: cfg.Conns, First: cfg.First,
 		Rate: cfg.Rate, Size: cfg.Size, Seconds: cfg.Duration.Seconds(),
 	}
 	for s.run == 0 {
@@ -88,6 +88,7 @@ func (s *session) connect(ctx context.Context, all []dialing) error {
 		return err
 	}
 	s.dialed += len(all)
+	earlier := int(s.crowd.opened.Load())
 	if err := s.crowd.open(ctx, all, s.cfg.ConnectRate); err != nil {
 		return err
 	}
@@ -98,8 +99,8 @@ func (s *session) connect(ctx context.Context, all []dialing) error {
 	c := &s.result.Connect
 	c.Opened, c.Seconds = int(s.crowd.opened.Load()), v.at.Sub(u.at).Seconds()
 	c.Failed, c.Reasons = s.dialed-c.Opened, s.whyFailed()
-	if len(u.each) > 0 && c.Opened > 0 {
-		c.ServerMicros = micros(v.each[0]-u.each[0]) / float64(c.Opened)
+	if len(u.each) > 0 && c.Opened > earlier {
+		c.ServerMicros = micros(v.each[0]-u.each[0]) / float64(c.Opened-earlier)
 	}
 	connected, err := s.watched.memory()
 	if err != nil {

@@ -60,9 +60,9 @@ func (r *Result) WriteTable(to io.Writer) error {
 		row("live during ms", "%s", &s.During)
 	}
 	for _, p := range r.Processes {
-		row(p.Name, "CPU %.2f s (%.2f cores)%s%s; resident MB %s before, %s connected, %s at the end, %s peak", p.CPUSeconds, p.Cores,
+		row(p.Name, "CPU %.2f s (%.2f cores)%s%s; resident MB %s before, %s connected, %s at the end, %s peak%s", p.CPUSeconds, p.Cores,
 			optional(", %.1f µs an event", p.MicrosPerEvent), optional(", %.2f µs a delivery", p.MicrosPerDelivery),
-			mb(p.Before.RSS), mb(p.Connected.RSS), mb(p.End.RSS), mb(p.PeakRSS))
+			mb(p.Before.RSS), mb(p.Connected.RSS), mb(p.End.RSS), mb(p.PeakRSS), optional("; %.1f KB a connection after the first", p.KBPerConn))
 	}
 	if r.Client.MachineCores > 0 {
 		row("machine", "%.2f cores busy; this client took %.2f CPU-s, programs that aren't measured %.2f", r.Client.MachineCores, r.Client.CPUSeconds, r.Client.OthersCPU)
