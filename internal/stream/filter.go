@@ -5,53 +5,107 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
-	"strings"
 )
 
-// Filter says which messages a subscription wants. The zero value wants all. Keys and Types are each an OR; together an AND.
+// Filter says which messages a subscription wants, or a grant lets it have. The zero value wants all. Keys and Types are
+// each an OR; they, each of Where and the OR of Any are together an AND.
 type Filter struct {
 	Keys  []string // record keys, byte for byte; a record without a key matches none
 	Types []string // event types
+	Where []Predicate
+	Any   []Filter
+
+	nothing bool // wants no message, whatever else is said
 }
 
-// Canonical returns f with its lists sorted and without repeats, so that the same filter is written one way only.
-func (f Filter) Canonical() Filter {
-	canonical := func(s []string) []string {
-		s = slices.Clone(s)
-		slices.Sort(s)
-		return slices.Compact(s)
-	}
-	return Filter{canonical(f.Keys), canonical(f.Types)}
-}
+// Nothing wants no message.
+var Nothing = Filter{nothing: true}
+
+// None reports whether f wants no message. It is exact for canonical filters, but for what their predicates say.
+func (f Filter) None() bool { return f.nothing }
 
 // All reports whether f wants every message.
-func (f Filter) All() bool { return len(f.Keys) == 0 && len(f.Types) == 0 }
+func (f Filter) All() bool {
+	return !f.nothing && len(f.Keys) == 0 && len(f.Types) == 0 && len(f.Where) == 0 &&
+		(len(f.Any) == 0 || slices.ContainsFunc(f.Any, Filter.All))
+}
 
 // String returns a text that is equal for equal canonical filters only.
-func (f Filter) String() string {
-	var b strings.Builder
+func (f Filter) String() string { return string(f.appendText(nil)) }
+
+func (f Filter) appendText(b []byte) []byte {
+	if f.nothing {
+		return append(b, '!')
+	}
 	for _, list := range [][]string{f.Keys, f.Types} {
 		for _, s := range list {
-			b.WriteString(strconv.Quote(s))
+			b = strconv.AppendQuote(b, s)
 		}
-		b.WriteByte('/')
+		b = append(b, '/')
 	}
-	return b.String()
+	for _, p := range f.Where {
+		b = strconv.AppendQuote(b, p.String())
+	}
+	for _, g := range f.Any {
+		b = append(b, '(')
+		b = g.appendText(b)
+		b = append(b, ')')
+	}
+	return b
 }
 
 // Match reports whether f wants m.
-func (f Filter) Match(m *Message) bool {
-	return f.MatchKey(m.Key) && (len(f.Types) == 0 || f.MatchType(m.EventType()))
+func (f Filter) Match(m *Message) bool { return f.Matches(m, m.EventType) }
+
+// Matches is Match for who keeps the type of m's event. It is asked for only where it decides, and before predicates are.
+func (f Filter) Matches(m *Message, eventType func() string) bool {
+	if f.nothing || !f.hasKey(m.Key) || len(f.Types) > 0 && !slices.Contains(f.Types, eventType()) {
+		return false
+	}
+	for _, p := range f.Where {
+		if !p.Match(m) {
+			return false
+		}
+	}
+	return len(f.Any) == 0 || slices.ContainsFunc(f.Any, func(g Filter) bool { return g.Matches(m, eventType) })
 }
 
-// MatchKey reports whether f wants a record key, nil for none, whatever the type.
-func (f Filter) MatchKey(key []byte) bool {
+func (f Filter) hasKey(key []byte) bool {
 	return len(f.Keys) == 0 || key != nil && slices.Contains(f.Keys, string(key))
 }
 
-// MatchType reports whether f wants an event type, whatever the key.
+// MatchKey reports whether f may want a message of this record key, nil for none, whatever else is in it.
+func (f Filter) MatchKey(key []byte) bool {
+	return !f.nothing && f.hasKey(key) &&
+		(len(f.Any) == 0 || slices.ContainsFunc(f.Any, func(g Filter) bool { return g.MatchKey(key) }))
+}
+
+// MatchType reports whether f may want a message of this event type, whatever else is in it.
 func (f Filter) MatchType(eventType string) bool {
-	return len(f.Types) == 0 || slices.Contains(f.Types, eventType)
+	return !f.nothing && (len(f.Types) == 0 || slices.Contains(f.Types, eventType)) &&
+		(len(f.Any) == 0 || slices.ContainsFunc(f.Any, func(g Filter) bool { return g.MatchType(eventType) }))
+}
+
+// Index returns where a canonical filter stands in an index from messages to filters: each message that f wants has one of
+// these keys or one of these types. ok is false if that can't be said, and f is to be asked about every message. Neither
+// list has repeats, but a message may be found by both.
+func (f Filter) Index() (keys, types []string, ok bool) {
+	switch {
+	case f.nothing:
+		return nil, nil, true
+	case len(f.Keys) > 0:
+		return f.Keys, nil, true
+	case len(f.Types) > 0:
+		return nil, f.Types, true
+	}
+	for _, g := range f.Any {
+		k, t, ok := g.Index()
+		if !ok {
+			return nil, nil, false
+		}
+		keys, types = append(keys, k...), append(types, t...)
+	}
+	return sorted(keys), sorted(types), len(f.Any) > 0
 }
 
 // EventType returns the type of the event that m carries: its header event-type or ce_type, else the eventType of its
