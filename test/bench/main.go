@@ -62,6 +62,9 @@ func choose(all []row, names string) (chosen []row, err error) {
 		wanted[r.name] = true
 		for _, f := range r.figures {
 			wanted[f.of] = true
+			if f.must.ofFloor > 0 {
+				wanted[floorRow] = true
+			}
 		}
 	}
 	for _, r := range all {
@@ -106,7 +109,7 @@ func run(ctx context.Context, chosen []row, runs int, results string) error {
 			all[r.name] = append(all[r.name], outcome{figures, err})
 		}
 	}
-	text := l.machine(ctx, runs, time.Since(began)) + "\n\n" + table(chosen, all)
+	text := l.machine(ctx, runs, time.Since(began)) + all.scale() + "\n\n" + table(chosen, all)
 	fmt.Print(text)
 	if err := os.WriteFile(filepath.Join(results, "table.md"), []byte(text), 0o644); err != nil {
 		return err

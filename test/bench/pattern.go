@@ -6,6 +6,11 @@ import "context"
 // more events than these, it fills the machine.
 func pattern() load { return load{mode: "sse", config: gather, conns: 200, rate: 20} }
 
+// patternOfFloor is what 30 times the pattern's deliveries a CPU-second were of the floor where that bound was set: 4,500
+// of kafkajs, and a floor of 212,000. Where the floor itself is below 30 times the pattern, no server reaches the bound that
+// writes every event at once.
+const patternOfFloor = 0.64
+
 func grouper(name, language, library string) row {
 	return row{name: name, what: "200 clients × 20 events a second, SSE, from a consumer group each, in " + language + " with " + library,
 		figures: []figure{shown(perCPUSecond, ""), shown(withBroker, ""), shown(perClient, "KB"), shown(groupsLeft, "")},
@@ -22,7 +27,7 @@ func grouper(name, language, library string) row {
 func grouped() row {
 	return row{name: "grouped", what: "the same load on streamgw",
 		figures: []figure{
-			atLeast(perCPUSecond, "grouper-kafkajs", 30), {name: perCPUSecond, of: "grouper", must: bound{none: true}},
+			atLeast(perCPUSecond, "grouper-kafkajs", 30).orOfFloor(patternOfFloor), {name: perCPUSecond, of: "grouper", must: bound{none: true}},
 			{name: withBroker, of: "grouper", must: bound{none: true}}, atMostOf(perClient, "KB", "grouper", 0.01), atMost(groupsLeft, "", 0),
 		},
 		measure: func(ctx context.Context, l *lab) (map[string]float64, error) {
@@ -41,7 +46,7 @@ func (ld load) withGroups(ctx context.Context, l *lab, s *server, more ...string
 	if err != nil {
 		return nil, err
 	}
-	figures, err := ld.against(ctx, l, s, more...)
+	figures, err := ld.against(ctx, l, s, append(more, "--first", "1")...)
 	if err != nil {
 		return nil, err
 	}

@@ -83,7 +83,7 @@ func steady(r *bench.Result) map[string]float64 {
 			cpu += p.CPUSeconds
 		}
 		figures[withBroker] = float64(r.Deliveries.Counted) / cpu
-		figures[perClient] = float64(server.End.RSS-server.Before.RSS) / 1024 / float64(r.Conns)
+		figures[perClient] = server.KBPerConn
 	}
 	return figures
 }

@@ -16,7 +16,7 @@ const settle = time.Minute
 func idling(name, what, transport string, rightAfter, later float64) row {
 	return row{name: name, what: what,
 		figures: []figure{
-			atMost(idle, "KB", rightAfter), atMost(settled, "KB", later), atMost(perConnect, "µs", 70),
+			atMost(idle, "KB", rightAfter), atMost(settled, "KB", later), atMost(perConnect, "µs", 70).scaled(),
 		},
 		measure: onGateway(func(ctx context.Context, l *lab, s *server, topic string) (map[string]float64, error) {
 			r, err := l.bench(ctx, "idle", append(l.aim(s, topic), "--transport", transport, "--conns", "10000", "--connect-rate", "0", "--settle", settle.String())...)
@@ -57,7 +57,7 @@ const (
 // resumeFromWindow is clients that lack what the gateway still has in memory.
 func resumeFromWindow() row {
 	return row{name: "resume-window", what: "1,000 clients come back, each 1,000 events behind, from memory",
-		figures: []figure{atMost(allBack, "s", 0.3), atMost(cpuInAll, "s", 0.2)},
+		figures: []figure{atMost(allBack, "s", 0.3).scaled(), atMost(cpuInAll, "s", 0.2).scaled()},
 		measure: onGateway(func(ctx context.Context, l *lab, s *server, topic string) (map[string]float64, error) {
 			r, err := l.bench(ctx, "resume", slices.Concat(l.aim(s, topic), l.publishing(), []string{"--conns", "1000", "--behind", behind})...)
 			if err != nil {
@@ -70,7 +70,7 @@ func resumeFromWindow() row {
 // resumeCold is clients of a gateway that was restarted meanwhile: all that they lack is in Kafka only.
 func resumeCold() row {
 	return row{name: "resume-cold", what: "1,000 clients come back, each 1,000 events behind, from Kafka",
-		figures: []figure{atMost(allBack, "s", 3), shown(cpuInAll, "s"), atMost(fetches, "", 20)},
+		figures: []figure{atMost(allBack, "s", 3).scaled(), shown(cpuInAll, "s"), atMost(fetches, "", 20)},
 		measure: onGateway(func(ctx context.Context, l *lab, warm *server, topic string) (map[string]float64, error) {
 			saved := filepath.Join(l.dir, topic+".json")
 			if _, err := l.bench(ctx, "resume", slices.Concat(l.aim(warm, topic), l.publishing(), []string{"--conns", "1000", "--behind", behind, "--save", saved})...); err != nil {

@@ -27,16 +27,36 @@ type figure struct {
 // bound is what a figure must reach: its ratio, if it is one of another row's, else itself.
 type bound struct {
 	least, most float64
-	none        bool // it is shown for comparison only
+	none        bool    // it is shown for comparison only
+	scales      bool    // it is a time, CPU or a rate of the machine that bounds were set on, and follows the floor down
+	ofFloor     float64 // at least so many times the floor is enough too; 0: no such way out
+}
+
+// The floor is the row that tells machines apart, and what it gave on the machine that bounds were set on.
+const (
+	floorRow       = "floor-1"
+	referenceFloor = 212_000
+)
+
+// scaled returns the figure with a bound that holds for the machine where it was set, and is scaled on slower ones.
+func (f figure) scaled() figure {
+	f.must.scales = true
+	return f
+}
+
+// orOfFloor returns the figure with a bound that is also met by at least so many times the floor.
+func (f figure) orOfFloor(times float64) figure {
+	f.must.ofFloor = times
+	return f
 }
 
 // table returns Markdown: a line for each figure of each row.
 func table(rows []row, all outcomes) string {
 	var out strings.Builder
-	out.WriteString("| row | what | measured | ratio | must reach | |\n|---|---|---|---|---|---|\n")
+	out.WriteString("| row | what | measured | ratio | must reach | here | |\n|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
 		if failed := all.failed(r.name); failed != "" {
-			fmt.Fprintf(&out, "| `%s` | %s | FAILED | | | %s |\n", r.name, r.what, failed)
+			fmt.Fprintf(&out, "| `%s` | %s | FAILED | | | | %s |\n", r.name, r.what, failed)
 			continue
 		}
 		for i, f := range r.figures {
@@ -45,7 +65,7 @@ func table(rows []row, all outcomes) string {
 				name, what = "", f.name
 			}
 			measured, ratio, verdict := all.judge(r.name, f)
-			fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s |\n", name, what, measured, ratio, f.must.text(f), verdict)
+			fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s | %s |\n", name, what, measured, ratio, f.must.text(f), all.here(f), verdict)
 		}
 	}
 	return out.String()
@@ -76,14 +96,72 @@ func (all outcomes) judge(name string, f figure) (measured, ratio, verdict strin
 		value /= base
 		ratio = fmt.Sprintf("%.*f × %s", decimals(value), value, f.of)
 	}
+	return measured, ratio, all.verdict(name, f, value)
+}
+
+// verdict says whether a value is within its bound, and if not as it stands, then by the floor of this machine.
+func (all outcomes) verdict(name string, f figure, value float64) string {
+	floor, known := all.floor()
 	switch {
 	case f.must.none:
-	case f.must.least > 0 && value < f.must.least, f.must.least == 0 && value > f.must.most:
-		verdict = "**no**"
-	default:
-		verdict = "yes"
+		return ""
+	case f.must.holds(value):
+		return "yes"
+	case known && f.must.scales && f.must.slower(floor).holds(value):
+		return "yes, at this machine's floor"
+	case known && f.must.ofFloor > 0:
+		if plain, _ := all.median(name, f.name); plain >= f.must.ofFloor*floor {
+			return fmt.Sprintf("yes, at %.2f × %s", plain/floor, floorRow)
+		}
 	}
-	return measured, ratio, verdict
+	return "**no**"
+}
+
+// here returns the bound that holds on this machine, where that is another than the bound itself.
+func (all outcomes) here(f figure) string {
+	floor, known := all.floor()
+	switch {
+	case !known:
+		return ""
+	case f.must.ofFloor > 0:
+		return fmt.Sprintf("or ≥ %g × %s", f.must.ofFloor, floorRow)
+	case f.must.scales && floor < referenceFloor:
+		return f.must.slower(floor).text(f)
+	}
+	return ""
+}
+
+// scale says by how much bounds were scaled, if any were.
+func (all outcomes) scale() string {
+	floor, known := all.floor()
+	if !known || floor >= referenceFloor {
+		return ""
+	}
+	return fmt.Sprintf(" Its floor is %.2f of the %s that bounds were set on: a bound under \"here\" is scaled by that, and a yes by it says so.",
+		floor/referenceFloor, number(referenceFloor, ""))
+}
+
+// floor returns this machine's floor, if every pass measured it.
+func (all outcomes) floor() (float64, bool) {
+	if all.failed(floorRow) != "" {
+		return 0, false
+	}
+	floor, ok := all.median(floorRow, perCPUSecond)
+	return floor, ok && floor > 0
+}
+
+func (b bound) holds(value float64) bool {
+	if b.least > 0 {
+		return value >= b.least
+	}
+	return value <= b.most
+}
+
+// slower returns the bound for a machine with such a floor. For one that is faster than the reference it stays.
+func (b bound) slower(floor float64) bound {
+	part := min(1, floor/referenceFloor)
+	b.least, b.most = b.least*part, b.most/part
+	return b
 }
 
 // median returns the median of a figure over all passes of its row.
