@@ -144,11 +144,13 @@ func TestIssuerThatIsAway(t *testing.T) {
 			}
 		},
 		"a hundred thousand keys": says(`{"keys":[` + strings.Repeat(`{},`, 100_000) + `{}]}`),
-		"a redirect in a circle":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", 302) },
+		"a redirect in a circle":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/again", http.StatusFound) },
 		"a redirect to another scheme": func(w http.ResponseWriter, r *http.Request) {
-			http.Redirect(w, r, elsewhere.URL, 302)
+			http.Redirect(w, r, elsewhere.URL, http.StatusFound)
 		},
-		"a redirect to a file": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "file:///etc/passwd", 302) },
+		"a redirect to a file": func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
+		},
 		"never": func(_ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done() // the gateway gives up
 		},

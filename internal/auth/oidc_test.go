@@ -16,8 +16,7 @@ const wellKnown = "/.well-known/openid-configuration"
 // provider publishes a configuration and keys at where that says they are.
 func provider(t testing.TB, configuration func(self string) string, signers ...signer) *publisher {
 	t.Helper()
-	var p *publisher
-	p = newPublisher(t, func(w http.ResponseWriter, r *http.Request) {
+	p := newPublisher(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case wellKnown, "/realm" + wellKnown:
 			says(configuration("http://"+r.Host))(w, r)
