@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // descriptor is a TCP connection that the runtime's poller doesn't know: what the net package and the poller keep of a
@@ -120,20 +121,32 @@ func (d *descriptor) read(b []byte) (int, error) {
 	}
 }
 
-// write writes what the kernel takes of b, which may be nothing. It is the owner's.
+// write writes what the kernel takes of b, which may be nothing. It is the owner's. The scheduler isn't told of the call,
+// which takes a few microseconds: of one that might block, the runtime's monitor wakes up to see whether it does.
 func (d *descriptor) write(b []byte) (n int, err error) {
-	for {
+	if len(b) > directWrite {
 		n, err = syscall.Write(d.fd, b)
-		switch err {
-		case nil:
-			return n, nil
-		case syscall.EINTR:
-		case syscall.EAGAIN:
-			return 0, nil
-		default:
-			return 0, os.NewSyscallError("write", err)
-		}
+	} else if len(b) > 0 {
+		n, err = d.writeDirectly(b)
 	}
+	switch err {
+	case nil:
+		return n, nil
+	case syscall.EINTR:
+		return d.write(b)
+	case syscall.EAGAIN:
+		return 0, nil
+	default:
+		return 0, os.NewSyscallError("write", err)
+	}
+}
+
+// directWrite bounds the bytes of a write that the scheduler isn't told of: nothing else can use its processor meanwhile.
+const directWrite = 128 << 10
+
+func (d *descriptor) writeDirectly(b []byte) (int, error) {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(d.fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	return int(n), toError(errno)
 }
 
 // tcpUserTimeout is TCP_USER_TIMEOUT (tcp(7)), which package syscall doesn't have.

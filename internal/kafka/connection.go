@@ -261,6 +261,7 @@ func (d *dialer) Dial(network, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn = directly(conn)
 	if c.cfg.TLS.Enabled {
 		if conn, err = handshake(ctx, conn, addr, c.cfg.TLS); err != nil {
 			return nil, err

@@ -33,7 +33,8 @@ type place struct {
 
 // fetchLimits bounds the answer to a fetch. A broker exceeds the bytes for the first batch that it has.
 type fetchLimits struct {
-	wait      time.Duration // how long the broker may wait until it has something
+	wait      time.Duration // how long the broker may wait until it has enough
+	enough    int32         // bytes for which it doesn't wait; 0: any
 	bytes     int32         // of the answer
 	partition int32         // of each partition in it
 }
@@ -43,7 +44,7 @@ func (c *Client) fetchRequest(limits fetchLimits) *sarama.FetchRequest {
 	return &sarama.FetchRequest{
 		Version:      11, // the last with topic names but for 12, which adds nothing that sarama shows
 		MaxWaitTime:  int32(limits.wait.Milliseconds()),
-		MinBytes:     1,
+		MinBytes:     max(1, limits.enough),
 		MaxBytes:     limits.bytes,
 		Isolation:    c.isolation(),
 		SessionEpoch: -1, // no session (KIP-227)

@@ -41,6 +41,8 @@ type fetcher struct {
 	alone      []*part     // the others
 	turn       int         // counts requests, to choose among those that are fetched alone
 	pacer      pacer
+	hold       time.Duration // how long the broker is to hold the next request; 0: until it has something
+	brought    int           // messages that came since the last pause
 	records    recordReader
 	deliveries []delivery // of the answer that is read
 }
@@ -160,29 +162,41 @@ func (f *fetcher) round(ctx context.Context) error {
 }
 
 // fetchAll fetches once what is fetched together, and one of those that are fetched alone, and pauses if either may have
-// brought something.
+// brought something: here, or at the broker by the next request.
 func (f *fetcher) fetchAll(ctx context.Context) error {
-	wait := f.maxWait
+	f.brought = 0
+	limits := fetchLimits{wait: f.maxWait, bytes: fetchBytes, partition: partitionBytes}
+	held := f.hold > 0
+	if held {
+		limits.wait, limits.enough = f.hold, fetchBytes
+	}
 	if len(f.alone) > 0 {
-		wait = 0
+		limits.wait = 0
 		f.turn++
-		if err := f.fetch(ctx, []*part{f.alone[f.turn%len(f.alone)]}, fetchLimits{0, fetchBytes, partitionBytes}); err != nil {
+		if err := f.fetch(ctx, []*part{f.alone[f.turn%len(f.alone)]}, fetchLimits{bytes: fetchBytes, partition: partitionBytes}); err != nil {
 			return err
 		}
 	}
 	begun := time.Now()
-	if wait > guestWait && !f.beginPoll() {
-		wait = 0
+	if limits.wait > guestWait && !f.beginPoll() {
+		limits.wait = 0
 	}
-	err := f.fetchTogether(ctx, f.together, fetchLimits{wait, fetchBytes, partitionBytes})
+	err := f.fetchTogether(ctx, f.together, limits)
 	f.endPoll()
 	if err != nil {
 		return err
 	}
-	if now := time.Now(); wait == 0 || now.Sub(begun) < wait*9/10 { // something came, or somebody waits alone
-		return f.pacer.wait(ctx, f.pacer.pause(now, f.longestPause()))
+	now := time.Now()
+	if f.brought == 0 && (held || limits.wait > 0 && now.Sub(begun) >= limits.wait*9/10) { // nobody waits alone
+		f.hold = 0
+		return nil
 	}
-	return nil
+	pause, steady := f.pacer.pause(now, f.longestPause(), f.brought)
+	if f.hold = 0; steady && len(f.alone) == 0 {
+		f.hold = pause
+		return nil
+	}
+	return f.pacer.wait(ctx, pause)
 }
 
 // fetchTogether asks for all of parts: many in a session, where quiet ones cost little.
@@ -344,7 +358,7 @@ func placesOf(parts []*part) []place {
 // is asked for alone.
 func (f *fetcher) unreadable(ctx context.Context, p *part, limits fetchLimits, err error) error {
 	if limits.partition > 1 {
-		return f.fetch(ctx, []*part{p}, fetchLimits{0, 1, 1})
+		return f.fetch(ctx, []*part{p}, fetchLimits{bytes: 1, partition: 1})
 	}
 	p.alone = true
 	f.lose([]*part{p}, fmt.Errorf("offset %d: %w", p.next, err))
@@ -427,6 +441,7 @@ func (f *fetcher) readBlock(ctx context.Context, p *part, block *sarama.FetchRes
 	}
 	p.failures, p.starved, p.alone = 0, 0, false
 	batch.Messages, batch.Next = page.messages, page.next
+	f.brought += len(page.messages)
 	return batch, true, nil
 }
 

@@ -8,31 +8,40 @@ import (
 // pacer chooses the pause between an answer that had records and the next request, so that under load more comes in one
 // answer: a fetch costs the same whatever it brings. While answers with records come rarely, an event each, there is
 // nothing to gather: then there is no pause, and the next event finds a request waiting for it.
+//
+// Under a steady load the pause is the broker's to make: a request that it is to hold for so long. That saves waking up
+// here to send it. Such a request brings nothing before its time, so it takes a load that leaves hardly a pause without an
+// event.
 type pacer struct {
 	last  time.Time     // when the last answer with records came
 	apart time.Duration // a running mean of the time between them
+	each  float64       // a running mean of the messages in them
 	timer *time.Timer   // nil before the first pause
 }
 
 const (
 	rareAnswers  = 4 // of the longest pauses lie between answers that are followed by no pause
 	oftenAnswers = 2 // between those that are followed by the longest; what is between has something between
-	paceWeight   = 8 // of the mean against one more
+	fullAnswers  = 3 // messages in an answer, from which on the load is steady: in a twentieth of the pauses nothing comes
+	paceWeight   = 8 // of the means against one more
 )
 
-// pause returns how long to wait after an answer with records that came now. most is the longest pause.
-func (p *pacer) pause(now time.Time, most time.Duration) time.Duration {
+// pause returns how long to wait after an answer with so many messages that came now, and whether the load is steady. most
+// is the longest pause.
+func (p *pacer) pause(now time.Time, most time.Duration, messages int) (pause time.Duration, steady bool) {
 	if most <= 0 {
-		return 0
+		return 0, false
 	}
 	rare := rareAnswers * most
 	since := now.Sub(p.last)
 	p.last = now
 	if since >= 2*rare { // it was quiet: what was before doesn't count
-		p.apart = 2 * rare
+		p.apart, p.each = 2*rare, 0
 	}
 	p.apart += (min(since, 2*rare) - p.apart) / paceWeight
-	return min(most, max(0, rare-p.apart)/(rareAnswers-oftenAnswers))
+	p.each += (float64(messages) - p.each) / paceWeight
+	pause = min(most, max(0, rare-p.apart)/(rareAnswers-oftenAnswers))
+	return pause, pause == most && p.each >= fullAnswers
 }
 
 // wait waits, or returns the reason when ctx ends before.

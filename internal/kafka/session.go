@@ -173,5 +173,5 @@ func (f *fetcher) fetchHidden(ctx context.Context) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return f.fetch(ctx, parts, fetchLimits{0, fetchBytes, partitionBytes})
+	return f.fetch(ctx, parts, fetchLimits{bytes: fetchBytes, partition: partitionBytes})
 }
