@@ -3,6 +3,7 @@ package fanout
 import (
 	"slices"
 	"sort"
+	"sync/atomic"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/stream"
@@ -20,8 +21,10 @@ type channel struct {
 	refs  []uint64 // ascending; may begin before the window
 	woken bool     // in this append, already
 
-	wokenAt time.Time // when the cursors were woken last
-	waits   bool      // something has come since, and they are to be woken Hub.gather after that
+	wokenAt time.Time    // when the cursors were woken last
+	tookAt  atomic.Int64 // when one of a sample of them took something last, in nanoseconds of Unix time; kept only where the hub gathers
+	waits   bool         // something has come since, and they are to be woken
+	cameAt  time.Time    // when that was
 }
 
 func (ch *channel) wake() {

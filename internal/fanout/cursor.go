@@ -84,6 +84,9 @@ func (c *cursor) stepInStep(b *Batch) (again bool, err error) {
 	in := c.epoch == h.epoch
 	if in {
 		again, in = c.takeLocked(b)
+		if h.gather > 0 && c.listed%sampled == 0 && len(b.Items)+b.Run.Count > 0 {
+			c.ch.tookAt.Store(h.hubs.now().UnixNano())
+		}
 	}
 	h.mu.RUnlock()
 	if in {

@@ -120,3 +120,49 @@ func TestSubscriptionsThatCloseWhileTheyGather(t *testing.T) {
 		}
 	})
 }
+
+// TestGatherCountsFromTheLast of many to take something: a pass over all of them takes a while, and who is written to last
+// is to have as much with the next one. No event waits for longer than Gather.
+func TestGatherCountsFromTheLast(t *testing.T) {
+	const ms = time.Millisecond
+	for name, tt := range map[string]struct {
+		took, second, want time.Duration // when the last took the first event, the second came, and was told
+	}{
+		"a pass of 7 ms":                   {7 * ms, 10 * ms, 17 * ms},
+		"one that still goes on":           {12 * ms, 11 * ms, 11 * ms}, // whoever comes late in it gets both at once
+		"one that ended long before":       {7 * ms, 30 * ms, 30 * ms},
+		"no pass, as if woken and no more": {0, 4 * ms, 10 * ms},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				hub, begun := gatheringHub(), time.Now()
+				var mu sync.Mutex // of woken: some come from a timer
+				var woken time.Duration
+				s := hub.hubs.newSubscription(Request{Format: -1, Wake: func() {
+					mu.Lock()
+					defer mu.Unlock()
+					woken = time.Since(begun)
+				}}, []*Hub{hub}, []*stream.TopicPosition{nil})
+				defer s.Close()
+				hub.feed(nil, 0, 1)
+				steps := []struct {
+					at time.Duration
+					do func()
+				}{{tt.took, func() { drain(t, s) }}, {tt.second, func() { hub.feed(nil, 1, 2) }}}
+				if tt.second < tt.took {
+					steps[0], steps[1] = steps[1], steps[0]
+				}
+				for _, step := range steps {
+					time.Sleep(step.at - time.Since(begun)) // the bubble's clock
+					step.do()
+				}
+				time.Sleep(time.Second)
+				mu.Lock()
+				defer mu.Unlock()
+				if woken != tt.want {
+					t.Errorf("woken at %v, want %v", woken, tt.want)
+				}
+			})
+		})
+	}
+}
