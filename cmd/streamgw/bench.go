@@ -155,6 +155,7 @@ func (b *benching) publisherFlags(f *pflag.FlagSet) {
 	b.load.Arrivals = bench.EvenArrivals
 	f.Var(choice{&b.load.Arrivals, []string{bench.EvenArrivals, bench.RandomArrivals}}, "arrivals",
 		"even: events come at even times, one after the other; random: as from many publishers that know nothing of each other (Poisson)")
+	f.DurationVar(&b.load.Linger, "linger", 0, "how long an event waits for others to be published with, as with linger.ms of a producer; latency includes it")
 	f.StringVar(&b.posting.URL, "publish-url", "", "publish by POST to this address, instead of Kafka")
 	f.StringArrayVar(&b.posting.Headers, "publish-header", nil, "header of these requests as 'Name: value'; repeat for several")
 	f.StringVar(&b.posting.Body, "publish-body", "{event}", "their body, with {event}, {event-url} (percent-encoded), {topic} and {key}")

@@ -75,13 +75,14 @@ type Config struct {
 	Readers     int      // threads that read; 0: 1
 
 	Publisher Publisher
-	Rate      float64 // events a second in all; 0: as fast as they are acknowledged
-	Arrivals  string  // EvenArrivals, which "" is too, or RandomArrivals
-	Size      int     // bytes of an event's value; 0: 256
-	Batch     int     // events handed over together at most; 0: 500
-	KeyPrefix string  // of keyed runs; empty: K
-	Keyed     bool    // each connection has a key of its own
-	Seed      uint64  // of the padding
+	Rate      float64       // events a second in all; 0: as fast as they are acknowledged
+	Arrivals  string        // EvenArrivals, which "" is too, or RandomArrivals
+	Linger    time.Duration // how long an event waits for others of its lane to be handed over with, as in a producer with linger.ms
+	Size      int           // bytes of an event's value; 0: 256
+	Batch     int           // events handed over together at most; 0: 500
+	KeyPrefix string        // of keyed runs; empty: K
+	Keyed     bool          // each connection has a key of its own
+	Seed      uint64        // of the padding
 
 	Warmup   time.Duration // events before those that count
 	Duration time.Duration // while events count
@@ -185,6 +186,8 @@ func (cfg Config) validate() error {
 		return fmt.Errorf("--first: %d isn't a number of connections below the %d of --conns", cfg.First, cfg.Conns)
 	case cfg.Rate < 0:
 		return fmt.Errorf("--rate: %v is negative", cfg.Rate)
+	case cfg.Linger < 0:
+		return fmt.Errorf("--linger: %v is negative", cfg.Linger)
 	case cfg.ConnectRate < 0:
 		return fmt.Errorf("--connect-rate: %v is negative", cfg.ConnectRate)
 	case cfg.Size < MinSize || cfg.Size > maxSize:

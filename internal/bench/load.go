@@ -134,6 +134,7 @@ type pacer struct {
 	turn    int
 	start   time.Time
 	every   time.Duration // 0: always
+	linger  time.Duration // how long an event waits for others
 	random  *rand.Rand    // nil: events come evenly; else as from many that know nothing of each other (Poisson)
 	next    time.Duration // from start until the next event
 	batch   int
@@ -144,7 +145,7 @@ type pacer struct {
 }
 
 func (l *load) pace(lane int, rate float64) *pacer {
-	p := &pacer{lane: lane, start: time.Now(), batch: l.cfg.Batch, keys: map[int][]byte{}}
+	p := &pacer{lane: lane, start: time.Now(), linger: l.cfg.Linger, batch: l.cfg.Batch, keys: map[int][]byte{}}
 	for s := lane; s < l.streams; s += l.to.Lanes() {
 		p.streams = append(p.streams, s)
 	}
@@ -180,7 +181,7 @@ func (p *pacer) due(now, until time.Time) (events int, wait time.Duration) {
 	if !next.Before(until) {
 		return 0, 0
 	}
-	if wait := next.Sub(now); wait > 0 {
+	if wait := next.Add(p.linger).Sub(now); wait > 0 {
 		return 0, wait
 	}
 	p.late = now.Sub(next)
@@ -195,13 +196,16 @@ func (p *pacer) due(now, until time.Time) (events int, wait time.Duration) {
 	return events, 0
 }
 
-// hand gives events to the publisher, stamped with the time.
+// hand gives events to the publisher, stamped with the time: where they lingered, that when the first of them came.
 func (l *load) hand(ctx context.Context, p *pacer, n int) error {
 	for len(p.values) < n {
 		p.values = append(p.values, append([]byte(nil), l.values...))
 	}
 	p.events = p.events[:0]
 	now := nanoseconds(time.Now())
+	if p.linger > 0 {
+		now -= int64(p.late)
+	}
 	for i := range n {
 		stream := p.streams[p.turn]
 		p.turn = (p.turn + 1) % len(p.streams)

@@ -123,6 +123,27 @@ func TestRandomArrivals(t *testing.T) {
 	})
 }
 
+// TestLinger: events are handed over together, as old as the first of them.
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const linger, long = 5 * time.Millisecond, time.Second
+		to := &memoryPublisher{lanes: 2}
+		l := steady(t, to, Config{Rate: 4000, Linger: linger}, long)
+		wantInOrder(t, l, to)
+		if n := l.total(); n != 4000 {
+			t.Errorf("%d events, want 4000", n)
+		}
+		if want := 2 * int(long/linger); to.calls < want*9/10 || to.calls > want {
+			t.Errorf("%d times events were handed over, want about %d", to.calls, want)
+		}
+		for _, e := range to.events {
+			if age := nanoseconds(e.at) - e.mark.At; age != int64(linger) {
+				t.Fatalf("events were stamped %v before they were handed over, want %v", time.Duration(age), linger)
+			}
+		}
+	})
+}
+
 // wantInOrder checks numbers, keys and sizes of what was published.
 func wantInOrder(t *testing.T, l *load, to *memoryPublisher) {
 	t.Helper()

@@ -104,6 +104,7 @@ type load struct {
 	config      string
 	conns, rate int
 	arrivals    string        // how events come; "": evenly
+	linger      time.Duration // how long a publisher gathers them
 	counted     time.Duration // while events count; 0: ten seconds
 }
 
@@ -133,7 +134,7 @@ func (ld load) against(ctx context.Context, l *lab, s *server, more ...string) (
 		return nil, err
 	}
 	r, err := l.bench(ctx, ld.mode, slices.Concat(l.aim(s, topic), l.publishing(), more, []string{
-		"--conns", fmt.Sprint(ld.conns), "--rate", fmt.Sprint(ld.rate), "--arrivals", cmp.Or(ld.arrivals, bench.EvenArrivals), "--duration", cmp.Or(ld.counted, counted).String(), "--warmup", warmup.String(),
+		"--conns", fmt.Sprint(ld.conns), "--rate", fmt.Sprint(ld.rate), "--arrivals", cmp.Or(ld.arrivals, bench.EvenArrivals), "--linger", ld.linger.String(), "--duration", cmp.Or(ld.counted, counted).String(), "--warmup", warmup.String(),
 	})...)
 	if err != nil {
 		return nil, err
@@ -162,7 +163,7 @@ func most(name, what, mode string) row {
 		figures: []figure{figure{name: perSecond, must: bound{least: 5e6}}.scaled(), atMost(p99, "ms", bounded)},
 		measure: func(ctx context.Context, l *lab) (best map[string]float64, err error) {
 			try := func(rate int) (bool, error) {
-				got, err := load{mode: mode, config: gather, conns: 1000, rate: rate, counted: 6 * time.Second}.measure(ctx, l)
+				got, err := load{mode: mode, config: gather, conns: 1000, rate: rate, linger: 5 * time.Millisecond, counted: 6 * time.Second}.measure(ctx, l)
 				if err != nil {
 					return false, fmt.Errorf("at %d events a second: %w", rate, err)
 				}
