@@ -325,11 +325,14 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit
 		runtime.SetFinalizer(answered, nil) // it isn't used
 		if own != nil {
 			c.feeds = nil
-			c.add(own)
+			c.begin(own, req.From)
 		}
 		early := len(c.socket.early) > 0 // nothing more may come that is seen
 		c.socket.reading.Store(early)
-		if err = ws.adopt(c); err == nil {
+		if err = c.greet(); err == nil {
+			err = ws.adopt(c)
+		}
+		if err == nil {
 			if early {
 				ws.helpers.Go(c.socket.read)
 			}

@@ -17,6 +17,14 @@ func TestIdleWebSocketsHaveNoGoroutine(t *testing.T) {
 	}
 	idle := func() bool { return runtime.NumGoroutine() < 40 }
 	eventually(t, "there are fewer goroutines than connections", idle)
+	each := func(do func(*taken)) {
+		w := c.writers.Load().watch
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, t := range w.slots {
+			do(t)
+		}
+	}
 	pong := []byte{final | 0xa, 0x80, 1, 2, 3, 4}
 	for range 3 {
 		for _, conn := range c.conns {
@@ -26,19 +34,15 @@ func TestIdleWebSocketsHaveNoGoroutine(t *testing.T) {
 		}
 		eventually(t, "all were heard", func() bool {
 			heard := 0
-			for _, w := range c.writers.Load().each {
-				w.wheel.each(func(t *taken) {
-					if t.socket.heard.Load() && !t.socket.reading.Load() {
-						heard++
-					}
-				})
-			}
+			each(func(t *taken) {
+				if t.socket.heard.Load() && !t.socket.reading.Load() {
+					heard++
+				}
+			})
 			return heard == len(c.conns)
 		})
 		eventually(t, "there are fewer goroutines than connections", idle)
-		for _, w := range c.writers.Load().each {
-			w.wheel.each(func(t *taken) { t.socket.heard.Store(false) })
-		}
+		each(func(t *taken) { t.socket.heard.Store(false) })
 	}
 }
 

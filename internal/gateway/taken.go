@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -169,10 +170,7 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, r
 	}
 	begin := beginBody(f, w.Header())
 	c.out.buf = append(appendStreamHead(c.out.own(), r, w.Header(), time.Now()), begin...)
-	c.open(feed)
-	if req.From.Position != nil || req.From.At != stream.Latest {
-		feed.pending.Store(true)
-	}
+	c.begin(feed, req.From)
 	conn, _, err := http.NewResponseController(w).Hijack() // what the client sent beyond its request is of no interest
 	if err == nil {
 		err = c.take(conn)
@@ -193,6 +191,15 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, r
 		return false
 	}
 	return true
+}
+
+// begin takes a feed whose subscription is open. One that begins where its topics end has nothing pending unless it was
+// woken.
+func (c *taken) begin(f *feed, from fanout.From) {
+	c.open(f)
+	if from.Position != nil || from.At != stream.Latest {
+		f.pending.Store(true)
+	}
 }
 
 // greet writes what a stream begins with. The connection has no writer yet, and room for it: there is nobody to wake, and
