@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"runtime/debug"
+	runtimemetrics "runtime/metrics"
 	"time"
 )
 
@@ -16,15 +17,23 @@ type tidy struct {
 
 const (
 	tidyEvery = time.Second
-	tidyCrowd = 1000             // connections that make it worth a collection of all garbage
-	tidyPause = 10 * time.Second // between two of them
+	tidyLeast = 100              // connections that are a crowd, if the heap is small
+	tidyPause = 10 * time.Second // between two collections
+	tidyEach  = 12 << 10         // bytes of garbage that a connection leaves, about
 )
 
-// due reports whether a crowd has come or gone, and it is calm again; moved counts connections that came and that went.
-func (t *tidy) due(now time.Time, moved int64) bool {
-	calm := moved-t.seen < tidyCrowd/20
+// tidyCrowd returns how many connections make it worth a collection of all garbage: theirs is a quarter of the heap then.
+func tidyCrowd(heap uint64) int64 { return max(tidyLeast, int64(heap/4/tidyEach)) }
+
+// due reports whether a crowd has come or gone, and it is calm again. moved counts connections that came and that went;
+// heap is the size of what was in use after the last collection.
+func (t *tidy) due(now time.Time, moved int64, heap func() uint64) bool {
+	lately := moved - t.seen
 	t.seen = moved
-	if !calm || moved-t.done < tidyCrowd || now.Sub(t.at) < tidyPause {
+	if moved-t.done < tidyLeast || now.Sub(t.at) < tidyPause {
+		return false
+	}
+	if n := tidyCrowd(heap()); moved-t.done < n || lately >= n/20 {
 		return false
 	}
 	t.done, t.at = moved, now
@@ -40,9 +49,16 @@ func (ws *writers) tidy(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			if t.due(now, ws.moved.Load()) {
+			if t.due(now, ws.moved.Load(), liveHeap) {
 				debug.FreeOSMemory()
 			}
 		}
 	}
+}
+
+// liveHeap returns the bytes that were in use after the last collection.
+func liveHeap() uint64 {
+	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	runtimemetrics.Read(sample)
+	return sample[0].Value.Uint64()
 }
