@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // WriteFloor is the writing process of [Floor]: it takes connections, and on an order writes to all of them. It ends with
@@ -152,19 +153,20 @@ func (w *floorLoop) write() (report floorReport, err error) {
 	return report, nil
 }
 
-// send writes to a socket what fits, and keeps the rest for later.
+// send writes to a socket what fits, and keeps the rest for later. The system call is a bare one, of which Go's scheduler
+// isn't told.
 func (w *floorLoop) send(fd int, b []byte) {
 	if rest, ok := w.waiting[fd]; ok {
 		w.waiting[fd] = append(rest, b...)
 		return
 	}
-	n, err := syscall.Write(fd, b)
-	if err == syscall.EAGAIN || err == syscall.EINTR {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if errno == syscall.EAGAIN || errno == syscall.EINTR {
 		n = 0
-	} else if err != nil {
+	} else if errno != 0 {
 		return // the client has gone, and says so itself
 	}
-	if n < len(b) {
+	if int(n) < len(b) {
 		w.waiting[fd] = append([]byte(nil), b[n:]...)
 	}
 }

@@ -28,7 +28,8 @@ func grouped() row {
 	return row{name: "grouped", what: "the same load on streamgw",
 		figures: []figure{
 			atLeast(perCPUSecond, "grouper-kafkajs", 30).orOfFloor(patternOfFloor), {name: perCPUSecond, of: "grouper", must: bound{none: true}},
-			{name: withBroker, of: "grouper", must: bound{none: true}}, atMostOf(perClient, "KB", "grouper", 0.01), atMost(groupsLeft, "", 0),
+			{name: perCPUSecond, of: "floor-200", must: bound{none: true}}, {name: withBroker, of: "grouper", must: bound{none: true}},
+			{name: perClient, unit: "KB", of: "grouper", must: bound{none: true}}, atMost(groupsLeft, "", 0),
 		},
 		measure: func(ctx context.Context, l *lab) (map[string]float64, error) {
 			s, err := l.gateway(ctx, pattern().config)
@@ -38,6 +39,18 @@ func grouped() row {
 			defer s.stop()
 			return pattern().withGroups(ctx, l, s)
 		}}
+}
+
+// groupedByMany is what a client of streamgw takes of memory where there are enough of them to tell it from the process's own:
+// of 200, most is what Go's heap grows to before it is collected for the first time.
+func groupedByMany() row {
+	many := pattern()
+	many.conns = 1000
+	return row{name: "grouped-1000", what: "1,000 clients × 20 events a second on streamgw",
+		figures: []figure{{name: perCPUSecond, of: "grouper-kafkajs", must: bound{none: true}}, atMostOf(perClient, "KB", "grouper", 0.01)},
+		measure: onGateway(func(ctx context.Context, l *lab, s *server, _ string) (map[string]float64, error) {
+			return many.against(ctx, l, s, "--first", "1")
+		})}
 }
 
 // withGroups loads a server, and counts the consumer groups that are there when it has gone and weren't before.

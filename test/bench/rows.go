@@ -73,7 +73,9 @@ func rows() []row {
 		storm(),
 		grouper("grouper-kafkajs", "JavaScript", "kafkajs"),
 		grouper("grouper", "Go", "sarama"),
+		floor("floor-200", "ready frames, one event a write, to 200 sockets, 20 events a second", 200, 20, 1),
 		grouped(),
+		groupedByMany(),
 	}
 }
 
