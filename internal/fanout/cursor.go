@@ -15,27 +15,26 @@ import (
 //
 // Its fields are guarded by its subscription's lock; listed, ch.cursors and h.unsynced, where it is listed, by the hub's.
 type cursor struct {
-	sub *Subscription
 	hub *Hub
 	ch  *channel
 
-	listed  int32 // its index in ch.cursors; -1: it isn't there
-	telling int32 // the partition whose gap is told next, where the topic was created again
-
 	synced  bool
-	placed  bool // on its own, with a place in the window
-	probed  bool // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
-	counted bool // the metric of replays has counted it since it was last in step
-	among   bool // what it took of history last was a run that others have too
+	placed  bool   // on its own, with a place in the window
+	probed  bool   // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
+	counted bool   // the metric of replays has counted it since it was last in step
+	among   bool   // what it took of history last was a run that others have too
+	listed  int32  // its index in ch.cursors; -1: it isn't there
+	epoch   int    // of the hub, when last looked at
+	seq     uint64 // the next entry to look at; when on its own, only if placed
+	id      string // in step: the topic's part of the position
 
-	epoch int    // of the hub, when last looked at
-	seq   uint64 // the next entry to look at; when on its own, only if placed
-	id    string // in step: the topic's part of the position
+	behind []stream.Range // on its own and not placed: what lies between it and the window, as it was when last looked at
+	want   *want          // the read of history that it waits for
 
 	own     stream.TopicPosition
-	settled uint64         // on its own and placed: from here on it lacks every entry
-	behind  []stream.Range // on its own and not placed: what lies between it and the window, as it was when last looked at
-	want    *want          // the read of history that it waits for
+	settled uint64 // on its own and placed: from here on it lacks every entry
+	telling int32  // the partition whose gap is told next, where the topic was created again
+	sub     *Subscription
 }
 
 func (c *cursor) wake() { c.sub.wake() }

@@ -10,23 +10,26 @@ import (
 )
 
 // Subscription is a cursor in each of its topics: where one subscriber stands. Its methods are for one goroutine at a time.
+//
+// A delivery costs what it touches of memory, which is cold when there are many subscribers: what every Poll needs stands
+// together, here and in cursor.
 type Subscription struct {
-	hubs   *Hubs
-	wake   func()
-	woken  chan struct{} // what wake fills when the subscriber brought no Wake of its own
-	slow   Slow
-	format int
-
-	mu      sync.Mutex // guards what follows, and the cursors
-	cursors []*cursor  // by topic
-	turn    int        // the cursor that the next Poll begins with
-	told    string     // the position that was given out last
-	err     error
+	mu      sync.Mutex // guards the cursors, and what isn't the same for good
 	closed  bool
+	slow    Slow
+	format  int
+	hubs    *Hubs
+	cursors []*cursor // by topic
+	turn    int       // the cursor that the next Poll begins with
+	told    string    // the position that was given out last
+	err     error
 
-	// Most have one topic: its cursor is beside what it needs, since a delivery costs what it touches of memory.
+	// Most have one topic: its cursor is here.
 	only cursor
 	one  [1]*cursor
+
+	wake  func()
+	woken chan struct{} // what wake fills when the subscriber brought no Wake of its own
 }
 
 // token returns the position when cursor c's part of it is part.

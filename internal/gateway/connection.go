@@ -17,18 +17,17 @@ import (
 // connection is one client's stream, whatever its transport. It does nothing by itself: a driver passes over it when
 // something is pending, and keeps it alive. All its methods but wakeFor's are for one goroutine at a time.
 type connection struct {
-	g         *Gateway
-	driver    driver
-	transport *transportMetrics
-	frames    frames // of what isn't about one feed
-	feeds     []*feed
-
+	g       *Gateway
+	driver  driver
+	feeds   []*feed
 	command atomic.Pointer[func() error] // what a WebSocket's client asks for, run between two passes; nil: nothing
 	pings   *pings                       // nil but for WebSocket
+	spoke   time.Time                    // when something was written last, but for what a round has beside a heartbeat
+	out     outgoing
 
-	out   outgoing
-	spoke time.Time // when something was written last, but for what a round has beside a heartbeat
-	round time.Time // when progress was told and a ping sent last
+	transport *transportMetrics
+	frames    frames    // of what isn't about one feed
+	round     time.Time // when progress was told and a ping sent last
 }
 
 // driver runs a connection: a loop of its own, or a writer that has many.

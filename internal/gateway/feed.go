@@ -11,13 +11,13 @@ import (
 
 // feed is one subscription on a connection: it polls and writes down what came, and never waits.
 type feed struct {
-	id      string // of the subscription, on a WebSocket; "" for the request's own
-	sub     subscription
-	frames  frames
 	pending atomic.Bool // Poll may have something; set by the hub
-	since   time.Time   // when it began: what is older is a replay
+	sub     subscription
+	id      string // of the subscription, on a WebSocket; "" for the request's own
 	topics  []topicCount
+	since   time.Time     // when it began: what is older is a replay
 	one     [1]topicCount // topics, of most
+	frames  frames
 }
 
 // topicCount counts a topic's events that are in the buffer and not yet written.

@@ -17,27 +17,30 @@ import (
 // taken is a connection that was taken over from net/http. It has no goroutine: its writer passes over it. While its
 // client takes nothing it is blocked: then one goroutine waits for the client, with what was begun to be written, and the
 // writer leaves it alone.
+//
+// What every pass needs stands together: of many connections it is cold.
 type taken struct {
-	connection
-	w          *writer
-	descriptor descriptor
-	watch      watch
-	visit      visit
-	socket     *socket // nil but for WebSocket
-	first      feed    // of what the request asks for
+	queued   atomic.Bool // it is among the writer's pending ones
+	relieved atomic.Bool // what was begun is written, or failed says why not
 
-	queued   atomic.Bool           // it is among the writer's pending ones
-	gone     atomic.Pointer[error] // how the client was seen to be gone, if it was
-	relieved atomic.Bool           // what was begun is written, or failed says why not
-	failed   error
-
-	// What follows is the writer's.
-	entered bool  // it is in the wheel
-	behind  bool  // it is among those that have more to come
-	blocked bool  // until relieved
-	ending  error // why it ends, once it does
+	// These are the writer's.
+	entered bool // it is in the wheel
+	behind  bool // it is among those that have more to come
+	blocked bool // until relieved
 	ended   bool
-	until   time.Time // how long it waits for its close frame's answer; zero: it doesn't yet
+
+	descriptor descriptor
+	gone       atomic.Pointer[error] // how the client was seen to be gone, if it was
+	ending     error                 // why it ends, once it does; the writer's
+	socket     *socket               // nil but for WebSocket
+	connection
+	first feed // of what the request asks for
+
+	w      *writer
+	watch  watch
+	visit  visit
+	failed error     // once relieved
+	until  time.Time // how long it waits for its close frame's answer; zero: it doesn't yet. The writer's
 }
 
 // maxNoise bounds what a client may send which has nothing to say, in bytes.
