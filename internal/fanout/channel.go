@@ -12,9 +12,9 @@ import (
 // channel is what all subscribers of one filter share in a hub: references to the entries that match. The channel of
 // all messages needs none: the window is its list.
 type channel struct {
-	filter  stream.Filter
-	cursors []*cursor // in step with the hub: woken by a match; each knows its index
-	users   int       // cursors in step or not
+	filter stream.Filter
+	inStep []member // with the hub: woken by a match; each cursor knows its index
+	users  int      // cursors in step or not
 
 	since uint64   // matches from this sequence number on were noted
 	lost  uint64   // and those below this one are forgotten again
@@ -28,16 +28,22 @@ type channel struct {
 }
 
 func (ch *channel) wake() {
-	for _, c := range ch.cursors {
-		c.wake()
+	for i := range ch.inStep {
+		ch.inStep[i].waker.Wake()
 	}
+}
+
+// member is a cursor of a channel. Its waker stands beside it, so that waking many touches nothing else of theirs.
+type member struct {
+	cursor *cursor
+	waker  Waker
 }
 
 // enter and leave list a cursor among those that are woken.
 func (ch *channel) enter(c *cursor) {
 	if c.listed < 0 {
-		c.listed = int32(len(ch.cursors))
-		ch.cursors = append(ch.cursors, c)
+		c.listed = int32(len(ch.inStep))
+		ch.inStep = append(ch.inStep, member{c, c.sub.waker})
 	}
 }
 
@@ -45,11 +51,11 @@ func (ch *channel) leave(c *cursor) {
 	if c.listed < 0 {
 		return
 	}
-	last := len(ch.cursors) - 1
-	ch.cursors[last].listed = c.listed
-	ch.cursors[c.listed] = ch.cursors[last]
-	ch.cursors[last] = nil
-	ch.cursors, c.listed = ch.cursors[:last], -1
+	last := len(ch.inStep) - 1
+	ch.inStep[last].cursor.listed = c.listed
+	ch.inStep[c.listed] = ch.inStep[last]
+	ch.inStep[last] = member{}
+	ch.inStep, c.listed = ch.inStep[:last], -1
 }
 
 // note remembers a match, one of so many at most.

@@ -13,7 +13,7 @@ import (
 // brings it up to the window's beginning, a stretch of a partition at a time. Then it walks the window, skips what it has, and falls
 // in step where both cover the same messages.
 //
-// Its fields are guarded by its subscription's lock; listed, ch.cursors and h.unsynced, where it is listed, by the hub's.
+// Its fields are guarded by its subscription's lock; listed, ch.inStep and h.unsynced, where it is listed, by the hub's.
 type cursor struct {
 	hub *Hub
 	ch  *channel
@@ -23,7 +23,7 @@ type cursor struct {
 	probed  bool   // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
 	counted bool   // the metric of replays has counted it since it was last in step
 	among   bool   // what it took of history last was a run that others have too
-	listed  int32  // its index in ch.cursors; -1: it isn't there
+	listed  int32  // its index in ch.inStep; -1: it isn't there
 	epoch   int    // of the hub, when last looked at
 	seq     uint64 // the next entry to look at; when on its own, only if placed
 	id      string // in step: the topic's part of the position
@@ -37,7 +37,7 @@ type cursor struct {
 	sub     *Subscription
 }
 
-func (c *cursor) wake() { c.sub.wake() }
+func (c *cursor) wake() { c.sub.waker.Wake() }
 
 // part returns the topic's part of the position.
 func (c *cursor) part() string {

@@ -93,9 +93,13 @@ type Request struct {
 	Slow   Slow
 	Format int // index into Config.Formats; -1: frames aren't shared, Item.Frame is nil
 
-	// Wake is called when Poll may have something, from any goroutine, with locks held: it must not block and must
-	// not call the subscription. It may be called when there is nothing. Nil: only Next is used.
-	Wake func()
+	Waker Waker // nil: only Next is used
+}
+
+// Waker is told when a subscription's Poll may have something. It may be told when there is nothing.
+type Waker interface {
+	// Wake is called from any goroutine, with locks held: it must not block and must not call the subscription.
+	Wake()
 }
 
 // From is where a subscription begins. The zero value isn't valid.

@@ -33,11 +33,11 @@ func TestGather(t *testing.T) {
 				hub, begun := gatheringHub(), time.Now()
 				var mu sync.Mutex // of wakes: some come from a timer
 				var wakes []time.Duration
-				s := hub.hubs.newSubscription(Request{Format: -1, Wake: func() {
+				s := hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
 					wakes = append(wakes, time.Since(begun))
-				}}, []*Hub{hub}, []*stream.TopicPosition{nil})
+				})}, []*Hub{hub}, []*stream.TopicPosition{nil})
 				defer s.Close()
 				for i, at := range tt.events {
 					time.Sleep(at - time.Since(begun)) // the bubble's clock
@@ -70,11 +70,11 @@ func TestGatherOfSeveralFilters(t *testing.T) {
 		woken := map[string][]time.Duration{}
 		for _, key := range []string{"a", "b"} {
 			s := hub.hubs.newSubscription(Request{
-				Format: -1, Filter: stream.Filter{Keys: []string{key}}, Wake: func() {
+				Format: -1, Filter: stream.Filter{Keys: []string{key}}, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
 					woken[key] = append(woken[key], time.Since(begun))
-				},
+				}),
 			}, []*Hub{hub}, []*stream.TopicPosition{nil})
 			defer s.Close()
 		}
@@ -105,7 +105,7 @@ func TestSubscriptionsThatCloseWhileTheyGather(t *testing.T) {
 		hub := gatheringHub()
 		var wakes atomic.Int64
 		join := func() *Subscription {
-			return hub.hubs.newSubscription(Request{Format: -1, Wake: func() { wakes.Add(1) }}, []*Hub{hub}, []*stream.TopicPosition{nil})
+			return hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { wakes.Add(1) })}, []*Hub{hub}, []*stream.TopicPosition{nil})
 		}
 		s := join()
 		hub.feed(nil, 0, 1)
@@ -138,11 +138,11 @@ func TestGatherCountsFromTheLast(t *testing.T) {
 				hub, begun := gatheringHub(), time.Now()
 				var mu sync.Mutex // of woken: some come from a timer
 				var woken time.Duration
-				s := hub.hubs.newSubscription(Request{Format: -1, Wake: func() {
+				s := hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
 					woken = time.Since(begun)
-				}}, []*Hub{hub}, []*stream.TopicPosition{nil})
+				})}, []*Hub{hub}, []*stream.TopicPosition{nil})
 				defer s.Close()
 				hub.feed(nil, 0, 1)
 				steps := []struct {

@@ -34,8 +34,13 @@ func (h *Hub) begin(at int64, wakes *int) *Subscription {
 	if at >= 0 {
 		start = &stream.TopicPosition{Topic: "t", Next: []int64{at}}
 	}
-	return h.hubs.newSubscription(Request{Format: -1, Wake: func() { *wakes++ }}, []*Hub{h}, []*stream.TopicPosition{start})
+	return h.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { *wakes++ })}, []*Hub{h}, []*stream.TopicPosition{start})
 }
+
+// wakeFunc is a function that is a Waker.
+type wakeFunc func()
+
+func (f wakeFunc) Wake() { f() }
 
 // drain polls until there is nothing, and returns the offsets of messages and the gaps.
 func drain(t *testing.T, s *Subscription) (offsets []int64, gaps []stream.Gap) {
@@ -195,7 +200,7 @@ func TestAPositionOfManyPartitionsIsToldOfItsGapsInParts(t *testing.T) {
 	const partitions = 5000
 	h := handFed(10)
 	at := stream.TopicPosition{Topic: "t", Incarnation: stream.Incarnation{9}, Next: slices.Repeat([]int64{5}, partitions)}
-	s := h.hubs.newSubscription(Request{Format: -1, Wake: func() {}}, []*Hub{h}, []*stream.TopicPosition{&at})
+	s := h.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{&at})
 	defer s.Close()
 	h.append(stream.Batch{Start: &stream.Start{Incarnation: stream.Incarnation{8}, Begin: []int64{0}, Next: []int64{0}}}, time.Now())
 	told := 0

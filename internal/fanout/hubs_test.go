@@ -377,7 +377,7 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 				at, _ = stream.ParsePosition(id)
 			}
 			select {
-			case <-s.woken:
+			case <-s.bell:
 			case <-time.After(10 * time.Millisecond): // nothing more may come
 			}
 		}
@@ -400,7 +400,7 @@ func TestMemoryStaysWithinItsBound(t *testing.T) {
 		h := startHubs(t, Config{Memory: limit, HistoryBytes: 32 << 10, Formats: []Format{simFormat{}, simFormat{}, simFormat{}}}, log)
 		var slow []*Subscription
 		for i := range 200 { // who never take anything, with as many filters
-			s := subscribe(t, h, Request{Filter: stream.Filter{Keys: []string{fmt.Sprint("k", i), "k"}}, Format: i % 3, Wake: func() {}})
+			s := subscribe(t, h, Request{Filter: stream.Filter{Keys: []string{fmt.Sprint("k", i), "k"}}, Format: i % 3, Waker: wakeFunc(func() {})})
 			slow = append(slow, s)
 		}
 		var b Batch

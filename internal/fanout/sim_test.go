@@ -443,7 +443,7 @@ func (s *sim) subscribe(c *simClient) error {
 		hubs, start = append(hubs, hub), append(start, at)
 	}
 	c.format = s.rng.IntN(len(simFormats))
-	req := Request{Filter: c.filter, Slow: c.slow, Format: c.format, Wake: func() { c.woken = true }}
+	req := Request{Filter: c.filter, Slow: c.slow, Format: c.format, Waker: wakeFunc(func() { c.woken = true })}
 	c.sub = h.newSubscription(req, hubs, start)
 	c.woken = true
 	if token == "" {

@@ -76,7 +76,7 @@ func newStorm(t testing.TB, log *memLog, clients int, behind func(client, partit
 		}
 		s.left.Add(1)
 		at := stream.NewPosition(stream.Incarnation{1}, "t", c.next...)
-		sub, err := s.hubs.Subscribe(ctx, Request{Topics: []string{"t"}, From: From{Position: &at}, Wake: func() { s.wake(c) }})
+		sub, err := s.hubs.Subscribe(ctx, Request{Topics: []string{"t"}, From: From{Position: &at}, Waker: wakeFunc(func() { s.wake(c) })})
 		if err != nil {
 			t.Fatal(err)
 		}

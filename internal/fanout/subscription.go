@@ -28,8 +28,19 @@ type Subscription struct {
 	only cursor
 	one  [1]*cursor
 
-	wake  func()
-	woken chan struct{} // what wake fills when the subscriber brought no Wake of its own
+	waker Waker
+	bell  bell // the waker when the subscriber brought none of its own
+}
+
+// bell has something once it was rung.
+type bell chan struct{}
+
+// Wake implements [Waker].
+func (b bell) Wake() {
+	select {
+	case b <- struct{}{}:
+	default:
+	}
 }
 
 // token returns the position when cursor c's part of it is part.
@@ -58,7 +69,7 @@ func (s *Subscription) Position() string {
 func (s *Subscription) positionLocked() string { return s.token(nil, s.cursors[0].part()) }
 
 // Poll fills b with what comes next: about 64 KiB at most, or one message. It never blocks; no items mean nothing yet:
-// Wake will be called when there is. After an error (TooSlow, Unavailable, NotFound) the subscription is at its end, and
+// the Waker is told when there is. After an error (TooSlow, Unavailable, NotFound) the subscription is at its end, and
 // Position is where to resume.
 func (s *Subscription) Poll(b *Batch) error {
 	b.Reset()
@@ -138,7 +149,7 @@ func (c *cursor) skip() {
 	}
 }
 
-// Next is Poll that waits. It is for callers without a Wake.
+// Next is Poll that waits. It is for callers without a Waker.
 func (s *Subscription) Next(ctx context.Context, b *Batch) error {
 	for {
 		if err := s.Poll(b); err != nil || len(b.Items) > 0 || b.Run.Count > 0 {
@@ -150,7 +161,7 @@ func (s *Subscription) Next(ctx context.Context, b *Batch) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.woken:
+		case <-s.bell:
 		}
 	}
 }
@@ -173,15 +184,10 @@ func (s *Subscription) Close() {
 // newSubscription attaches a cursor for each topic. Where start has no part for a topic it begins at the hub's end.
 // The hubs have started, and keep their users while this runs.
 func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPosition) *Subscription {
-	s := &Subscription{hubs: h, wake: req.Wake, slow: req.Slow, format: req.Format}
-	if s.wake == nil {
-		s.woken = make(chan struct{}, 1)
-		s.wake = func() {
-			select {
-			case s.woken <- struct{}{}:
-			default:
-			}
-		}
+	s := &Subscription{hubs: h, waker: req.Waker, slow: req.Slow, format: req.Format}
+	if s.waker == nil {
+		s.bell = make(bell, 1)
+		s.waker = s.bell
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -15,7 +15,7 @@ import (
 )
 
 // connection is one client's stream, whatever its transport. It does nothing by itself: a driver passes over it when
-// something is pending, and keeps it alive. All its methods but wakeFor's are for one goroutine at a time.
+// something is pending, and keeps it alive. All its methods are for one goroutine at a time.
 type connection struct {
 	g       *Gateway
 	driver  driver
@@ -25,6 +25,7 @@ type connection struct {
 	spoke   time.Time                    // when something was written last, but for what a round has beside a heartbeat
 	out     outgoing
 
+	oneFeed   [1]*feed // feeds, of most
 	transport *transportMetrics
 	frames    frames    // of what isn't about one feed
 	round     time.Time // when progress was told and a ping sent last
@@ -67,25 +68,23 @@ func (c *connection) obey() error {
 	return (*do)()
 }
 
-// wakeFor returns the [fanout.Request] Wake of a feed. Who finds the feed pending has been preceded by who wakes the
-// driver for it.
-func (c *connection) wakeFor(f *feed) func() {
-	return func() {
-		if !f.pending.Swap(true) {
-			c.driver.wake()
-		}
-	}
-}
-
 // add takes a feed whose subscription is open, and tells the client where it stands.
 func (c *connection) add(f *feed) {
+	c.hold(f)
 	c.open(f)
 	f.pending.Store(true)
 }
 
-// open is add for a feed that begins where its topics end: nothing is pending unless its Wake was called.
-func (c *connection) open(f *feed) {
+// hold has the connection close a feed's subscription in the end.
+func (c *connection) hold(f *feed) {
+	if len(c.feeds) == 0 {
+		c.feeds = c.oneFeed[:0]
+	}
 	c.feeds = append(c.feeds, f)
+}
+
+// open tells the client where a feed stands.
+func (c *connection) open(f *feed) {
 	c.out.buf = f.frames.appendOpen(c.out.own(), f.sub.Position(), c.g.retry(c.g.cfg.RetrySpread))
 }
 
@@ -109,7 +108,7 @@ func (c *connection) unsubscribe() {
 	for _, f := range c.feeds {
 		f.sub.Close()
 	}
-	c.feeds = nil
+	c.feeds, c.oneFeed[0] = nil, nil
 }
 
 // close lets go of what the connection holds.

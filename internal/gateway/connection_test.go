@@ -186,7 +186,7 @@ func TestWhatAPollLeftIsPolledAtOnce(t *testing.T) {
 		l.sub.mu.Lock()
 		l.sub.batches = [][]fanout.Item{{item("a", 1)}, {item("b", 2)}, {item("c", 3)}}
 		l.sub.mu.Unlock()
-		l.sub.req.Wake()
+		l.sub.req.Waker.Wake()
 		synctest.Wait()
 		wantWrites(t, l.sink.take(), "data: a\nid: P1\n\n", "data: b\nid: P2\n\n", "data: c\nid: P3\n\n")
 		l.stop(t)

@@ -97,7 +97,7 @@ func (g *Gateway) subscribe(ctx context.Context, c *connection, f *feed, req req
 	defer cancel()
 	defer context.AfterFunc(g.draining, cancel)()
 	req.Format = f.frames.format()
-	req.Wake = c.wakeFor(f)
+	f.driver, req.Waker = c.driver, f
 	f.since = time.Now()
 	var err error
 	if f.sub, err = g.hubs.subscribe(ctx, req.Request); err == nil {

@@ -101,7 +101,7 @@ func (s *fakeSub) push(items ...fanout.Item) {
 	s.mu.Lock()
 	s.batches = append(s.batches, items)
 	s.mu.Unlock()
-	s.req.Wake()
+	s.req.Waker.Wake()
 }
 
 // errPanic makes Poll panic instead.
@@ -112,7 +112,7 @@ func (s *fakeSub) fail(err error) {
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
-	s.req.Wake()
+	s.req.Waker.Wake()
 }
 
 // pass moves the subscription past messages that its filter leaves out.

@@ -12,12 +12,20 @@ import (
 // feed is one subscription on a connection: it polls and writes down what came, and never waits.
 type feed struct {
 	pending atomic.Bool // Poll may have something; set by the hub
+	driver  driver      // of its connection
 	sub     subscription
 	id      string // of the subscription, on a WebSocket; "" for the request's own
 	topics  []topicCount
 	since   time.Time     // when it began: what is older is a replay
 	one     [1]topicCount // topics, of most
 	frames  frames
+}
+
+// Wake implements [fanout.Waker]. Who finds the feed pending has been preceded by who wakes the driver for it.
+func (f *feed) Wake() {
+	if !f.pending.Swap(true) {
+		f.driver.wake()
+	}
 }
 
 // topicCount counts a topic's events that are in the buffer and not yet written.

@@ -315,7 +315,7 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit
 			g.refuse(w, r, err)
 			return false
 		}
-		c.feeds = append(c.feeds, own)
+		c.hold(own)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	c.socket = &socket{c: c, session: s}
@@ -324,7 +324,6 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit
 	if err == nil {
 		runtime.SetFinalizer(answered, nil) // it isn't used
 		if own != nil {
-			c.feeds = nil
 			c.begin(own, req.From)
 		}
 		early := len(c.socket.early) > 0 // nothing more may come that is seen

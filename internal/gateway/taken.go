@@ -29,12 +29,12 @@ type taken struct {
 	blocked bool // until relieved
 	ended   bool
 
+	first      feed // of what the request asks for
 	descriptor descriptor
 	gone       atomic.Pointer[error] // how the client was seen to be gone, if it was
 	ending     error                 // why it ends, once it does; the writer's
 	socket     *socket               // nil but for WebSocket
 	connection
-	first feed // of what the request asks for
 
 	w      *writer
 	watch  watch
@@ -173,6 +173,7 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, r
 	}
 	begin := beginBody(f, w.Header())
 	c.out.buf = append(appendStreamHead(c.out.own(), r, w.Header(), time.Now()), begin...)
+	c.hold(feed)
 	c.begin(feed, req.From)
 	conn, _, err := http.NewResponseController(w).Hijack() // what the client sent beyond its request is of no interest
 	if err == nil {
@@ -196,8 +197,8 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, r
 	return true
 }
 
-// begin takes a feed whose subscription is open. One that begins where its topics end has nothing pending unless it was
-// woken.
+// begin tells the client where a feed stands that the connection holds. One that begins where its topics end has nothing
+// pending unless it was woken.
 func (c *taken) begin(f *feed, from fanout.From) {
 	c.open(f)
 	if from.Position != nil || from.At != stream.Latest {

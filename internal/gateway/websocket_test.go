@@ -143,7 +143,7 @@ func TestWebSocketSubscriptions(t *testing.T) {
 				From: fanout.From{At: stream.Earliest}, Slow: fanout.SlowClose, Format: wsRecord,
 			}
 			got := f.hubs.request(0)
-			got.Wake = nil
+			got.Waker = nil
 			if fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("asked for %+v, want %+v", got, want)
 			}

@@ -111,7 +111,7 @@ func (s *crowdSub) Poll(b *fanout.Batch) error {
 func (c *crowd) publish() {
 	for _, s := range c.hubs.subs {
 		s.due.Store(true)
-		s.req.Wake()
+		s.req.Waker.Wake()
 	}
 	for _, w := range c.writers.Load().each {
 		for rests := false; !rests; {
