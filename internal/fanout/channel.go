@@ -28,7 +28,11 @@ type channel struct {
 }
 
 func (ch *channel) wake() {
+	const ahead = 4
 	for i := range ch.inStep {
+		if i+ahead < len(ch.inStep) {
+			prefetchWaker(ch.inStep[i+ahead].waker)
+		}
 		ch.inStep[i].waker.Wake()
 	}
 }

@@ -122,6 +122,8 @@ func (s *fakeSub) pass(position string) {
 	s.position = position
 }
 
+func (s *fakeSub) Prefetch() {}
+
 func (s *fakeSub) Poll(b *fanout.Batch) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

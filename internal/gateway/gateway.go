@@ -97,6 +97,7 @@ type hubs interface {
 // subscription is what the gateway needs of [fanout.Subscription], which has the promises of each method.
 type subscription interface {
 	Poll(b *fanout.Batch) error
+	Prefetch()
 	Unread(run fanout.Run, written int) (rest []byte, count int)
 	Progress() (id string, moved bool)
 	Position() string

@@ -6,7 +6,9 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+	"unsafe"
 
+	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -114,7 +116,8 @@ func (w *writer) run() {
 			killed = nil
 			w.cut()
 		}
-		for _, c := range list {
+		for i, c := range list {
+			lookAhead(list[i+1:])
 			w.guard(c, w.pass)
 		}
 		w.serveBehind()
@@ -155,6 +158,17 @@ func (w *writer) park(stopped bool) bool {
 	w.parked = len(w.pending) == 0 && w.stopped == stopped
 	w.timed = w.wheel.n > 0
 	return w.parked
+}
+
+// lookAhead fetches what passes over the next connections of a list look at.
+func lookAhead(list []*taken) {
+	if len(list) > 2 {
+		const hot = unsafe.Offsetof(taken{}.connection) + unsafe.Offsetof(taken{}.oneFeed)
+		fanout.Prefetch(unsafe.Pointer(list[2]), hot)
+	}
+	if len(list) > 1 && list[1].first.sub != nil {
+		list[1].first.sub.Prefetch()
+	}
 }
 
 // pass serves a connection that was woken.
