@@ -189,21 +189,28 @@ func (c *connection) end(ctx context.Context, err error) error {
 	return err
 }
 
+// hasRounds reports whether something is due however busy the connection is: a ping, or where a subscription stands beside
+// another that is busy. Where there is one subscription, each event of it says that.
+func (c *connection) hasRounds() bool { return c.pings != nil || len(c.feeds) > 1 }
+
 // due returns when keepAlive is to be called next.
 func (c *connection) due() time.Time {
-	if c.round.Before(c.spoke) {
+	if c.hasRounds() && c.round.Before(c.spoke) {
 		return c.round.Add(c.g.cfg.Heartbeat)
 	}
 	return c.spoke.Add(c.g.cfg.Heartbeat)
 }
 
-// keepAlive does what is due after a time. A round is due every Heartbeat, however busy the connection is: positions
-// that moved past what filters left out, and a ping. A heartbeat is due when nothing else was sent for so long; a round
-// doesn't count, since pages see neither a ping nor an id without an event. What has waited for half of the time goes
-// along, so that an idle connection wakes once in a Heartbeat.
+// keepAlive does what is due after a time. A round is due every Heartbeat: positions that moved past what filters left out,
+// and a ping. A heartbeat is due when nothing else was sent for so long; a round doesn't count, since pages see neither a
+// ping nor an id without an event. What has waited for half of the time goes along, so that an idle connection wakes once in
+// a Heartbeat.
 func (c *connection) keepAlive(ctx context.Context) error {
 	now, half, spoke := c.driver.now(), c.g.cfg.Heartbeat/2, c.spoke
 	round, silent := now.Sub(c.round) >= half, now.Sub(spoke) >= half
+	if !c.hasRounds() {
+		round = silent
+	}
 	if round {
 		c.tellProgress()
 		if c.pings != nil {

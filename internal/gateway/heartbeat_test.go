@@ -96,6 +96,27 @@ func TestABusyStreamStillTellsProgress(t *testing.T) {
 	})
 }
 
+// TestABusyStreamTellsProgressWithItsEvents: ten thousand that each get an event now and then would have as many writes
+// again for positions alone.
+func TestABusyStreamTellsProgressWithItsEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := startLoop(t, Config{}, sse{})
+		l.sink.take()
+		for i := range 20 {
+			l.sub.pass(fmt.Sprint("P", 2*i))
+			time.Sleep(10 * time.Second)
+			l.sub.push(item("a", 2*i+1))
+			synctest.Wait()
+			wantWrites(t, l.sink.take(), fmt.Sprintf("data: a\nid: P%d\n\n", 2*i+1))
+		}
+		l.sub.pass("P99")
+		time.Sleep(15*time.Second + 1)
+		synctest.Wait()
+		wantWrites(t, l.sink.take(), "id: P99\n\n:\n\n")
+		l.stop(t)
+	})
+}
+
 func TestAnIdleConnectionBeatsOnceAHeartbeat(t *testing.T) {
 	for name, lastEvent := range map[string]time.Duration{
 		"from its start": 0, "an event soon after a beat": time.Second, "an event shortly before one": 14 * time.Second,
