@@ -113,6 +113,11 @@ func (h *Hub) append(b stream.Batch, now time.Time) {
 		h.head = h.partLocked()
 	}
 	h.evictByBoundLocked(now)
+	for _, ch := range woken { // of those with a key each, all are cold
+		if len(ch.inStep) > 0 {
+			prefetchWaker(ch.inStep[0].waker)
+		}
+	}
 	for _, ch := range woken {
 		ch.woken = false
 		h.wakeLocked(ch, now)

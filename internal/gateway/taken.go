@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
@@ -55,6 +56,11 @@ func (ws *writers) newTaken(transport string, f frames) *taken {
 }
 
 func (c *taken) now() time.Time { return c.w.clock }
+
+// prefetch fetches what a pass looks at.
+func (c *taken) prefetch() {
+	fanout.Prefetch(unsafe.Pointer(c), unsafe.Offsetof(c.connection)+unsafe.Offsetof(c.oneFeed))
+}
 
 func (c *taken) wake() {
 	if !c.queued.Swap(true) {

@@ -6,9 +6,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
-	"unsafe"
 
-	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -116,10 +114,7 @@ func (w *writer) run() {
 			killed = nil
 			w.cut()
 		}
-		for i, c := range list {
-			lookAhead(list[i+1:])
-			w.guard(c, w.pass)
-		}
+		w.passOver(list)
 		w.serveBehind()
 		w.wheel.turn(w.clock, w.keepAlive)
 		w.giveUp()
@@ -160,14 +155,20 @@ func (w *writer) park(stopped bool) bool {
 	return w.parked
 }
 
-// lookAhead fetches what passes over the next connections of a list look at.
-func lookAhead(list []*taken) {
-	if len(list) > 2 {
-		const hot = unsafe.Offsetof(taken{}.connection) + unsafe.Offsetof(taken{}.oneFeed)
-		fanout.Prefetch(unsafe.Pointer(list[2]), hot)
+// passOver serves connections that were woken, and has what it needs of the next ones come meanwhile.
+func (w *writer) passOver(list []*taken) {
+	const ahead = 3
+	for _, c := range list[:min(ahead, len(list))] {
+		c.prefetch()
 	}
-	if len(list) > 1 && list[1].first.sub != nil {
-		list[1].first.sub.Prefetch()
+	for i, c := range list {
+		if i+ahead < len(list) {
+			list[i+ahead].prefetch()
+		}
+		if i+ahead-1 < len(list) && list[i+ahead-1].first.sub != nil {
+			list[i+ahead-1].first.sub.Prefetch()
+		}
+		w.guard(c, w.pass)
 	}
 }
 
