@@ -1,6 +1,7 @@
 package fanout
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"sync/atomic"
@@ -21,11 +22,15 @@ type channel struct {
 	refs  []uint64 // ascending; may begin before the window
 	woken bool     // in this append, already
 
-	wokenAt time.Time    // when the cursors were woken last
-	tookAt  atomic.Int64 // when one of a sample of them took something last, in nanoseconds of Unix time; kept only where the hub gathers
-	waits   bool         // something has come since, and they are to be woken
-	cameAt  time.Time    // when that was
+	// Times are since Hubs.begun.
+	waits   bool          // something has come for the cursors since they were woken, and they are to be again
+	cameAt  time.Duration // when that was
+	wokenAt time.Duration // when they were woken last
+	tookAt  atomic.Int64  // when one of a sample of them took something last; kept only where the hub gathers
 }
+
+// never is a time before all others.
+const never = time.Duration(math.MinInt64 / 2)
 
 func (ch *channel) wake() {
 	const ahead = 4
@@ -111,7 +116,8 @@ func (cs *channels) join(f stream.Filter, end uint64) *channel {
 	name := f.String()
 	ch := cs.all[name]
 	if ch == nil {
-		ch = &channel{filter: f, since: end}
+		ch = &channel{filter: f, since: end, wokenAt: never}
+		ch.tookAt.Store(int64(never))
 		cs.all[name] = ch
 		cs.list(ch, func(m map[string][]*channel, s string) { m[s] = append(m[s], ch) })
 		if f.All() {

@@ -84,7 +84,7 @@ func (c *cursor) stepInStep(b *Batch) (again bool, err error) {
 	if in {
 		again, in = c.takeLocked(b)
 		if h.gather > 0 && c.listed%sampled == 0 && len(b.Items)+b.Run.Count > 0 {
-			c.ch.tookAt.Store(h.hubs.now().UnixNano())
+			c.ch.tookAt.Store(int64(h.hubs.clock(h.hubs.now())))
 		}
 	}
 	h.mu.RUnlock()

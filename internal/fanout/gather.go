@@ -7,12 +7,13 @@ import (
 
 // wakeLocked wakes who is in step in a channel that something has come for, unless one of them was woken, or took
 // something, less than h.gather ago: then what comes until that has passed leaves in one write.
-func (h *Hub) wakeLocked(ch *channel, now time.Time) {
+func (h *Hub) wakeLocked(ch *channel, at time.Time) {
 	if ch.waits {
 		return
 	}
+	now := h.hubs.clock(at)
 	ch.cameAt = now
-	wait := ch.due(h.gather).Sub(now)
+	wait := ch.due(h.gather) - now
 	if h.gather <= 0 || wait <= 0 {
 		ch.wokenAt = now
 		ch.wake()
@@ -20,8 +21,8 @@ func (h *Hub) wakeLocked(ch *channel, now time.Time) {
 	}
 	ch.waits = true
 	h.gathering = append(h.gathering, ch)
-	if at := now.Add(wait); len(h.gathering) == 1 || at.Before(h.gatherAt) {
-		h.wakeGatheredLocked(at, wait)
+	if due := at.Add(wait); len(h.gathering) == 1 || due.Before(h.gatherAt) {
+		h.wakeGatheredLocked(due, wait)
 	}
 }
 
@@ -30,15 +31,9 @@ func (h *Hub) wakeLocked(ch *channel, now time.Time) {
 const sampled = 16
 
 // due returns when the cursors are to be woken for what has come.
-func (ch *channel) due(gather time.Duration) time.Time {
-	last := ch.wokenAt
-	if took := time.Unix(0, ch.tookAt.Load()); took.After(last) {
-		last = took // the first of them were written to long before the last
-	}
-	if last.After(ch.cameAt) {
-		last = ch.cameAt // nothing waits longer
-	}
-	return last.Add(gather)
+func (ch *channel) due(gather time.Duration) time.Duration {
+	last := max(ch.wokenAt, time.Duration(ch.tookAt.Load())) // the first of them were written to long before the last
+	return min(last, ch.cameAt) + gather                     // nothing waits longer
 }
 
 // wakeGatheredLocked has the channels that wait be looked at after a time, which ends at an instant.
@@ -56,10 +51,11 @@ func (h *Hub) wakeGathered() {
 	const moment = time.Millisecond
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now := h.hubs.now()
+	at := h.hubs.now()
+	now := h.hubs.clock(at)
 	next := h.gather
 	h.gathering = slices.DeleteFunc(h.gathering, func(ch *channel) bool {
-		if wait := ch.due(h.gather).Sub(now); wait > moment {
+		if wait := ch.due(h.gather) - now; wait > moment {
 			next = min(next, wait)
 			return false
 		}
@@ -68,6 +64,6 @@ func (h *Hub) wakeGathered() {
 		return true
 	})
 	if len(h.gathering) > 0 {
-		h.wakeGatheredLocked(now.Add(next), next)
+		h.wakeGatheredLocked(at.Add(next), next)
 	}
 }
