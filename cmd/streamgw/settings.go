@@ -101,7 +101,7 @@ func kafkaSettings(k *kafka.Config) []setting {
 		{path: "kafka.clientId", value: text{&k.ClientID},
 			help: "our name in the brokers' logs and quotas"},
 		{path: "kafka.pace", value: duration{&k.Pace},
-			help: "longest wait between a response with records and the next request, which comes at once while events are few: longer spares CPU here and on the brokers, and adds that much latency at most"},
+			help: "longest wait for more after a response with records, here or, under steady load, at the broker, which then holds the next request; there is none while events are few. Longer spares CPU here and on the brokers, and adds that much latency at most"},
 	}
 }
 

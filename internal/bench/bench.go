@@ -188,6 +188,8 @@ func (cfg Config) validate() error {
 		return fmt.Errorf("--rate: %v is negative", cfg.Rate)
 	case cfg.Linger < 0:
 		return fmt.Errorf("--linger: %v is negative", cfg.Linger)
+	case cfg.Linger > 0 && cfg.Rate == 0:
+		return errors.New("--linger: without a rate every event is due at once, and none can wait for others")
 	case cfg.ConnectRate < 0:
 		return fmt.Errorf("--connect-rate: %v is negative", cfg.ConnectRate)
 	case cfg.Size < MinSize || cfg.Size > maxSize:

@@ -184,7 +184,7 @@ func (p *pacer) due(now, until time.Time) (events int, wait time.Duration) {
 	if wait := next.Add(p.linger).Sub(now); wait > 0 {
 		return 0, wait
 	}
-	p.late = now.Sub(next)
+	p.late = now.Sub(next) - p.linger
 	last := now
 	if last.After(until) {
 		last = until.Add(-1)
@@ -204,7 +204,7 @@ func (l *load) hand(ctx context.Context, p *pacer, n int) error {
 	p.events = p.events[:0]
 	now := nanoseconds(time.Now())
 	if p.linger > 0 {
-		now -= int64(p.late)
+		now -= int64(p.late + p.linger)
 	}
 	for i := range n {
 		stream := p.streams[p.turn]

@@ -80,10 +80,10 @@ func (c *cursor) stepInStep(b *Batch) (again bool, err error) {
 		defer h.mu.RUnlock()
 		return false, h.err
 	}
-	in := c.epoch == h.epoch
+	in, had := c.epoch == h.epoch, len(b.Items)+b.Run.Count
 	if in {
 		again, in = c.takeLocked(b)
-		if h.gather > 0 && c.listed%sampled == 0 && len(b.Items)+b.Run.Count > 0 {
+		if h.gather > 0 && c.ch.samples(c) && len(b.Items)+b.Run.Count > had {
 			c.ch.tookAt.Store(int64(h.hubs.clock(h.hubs.now())))
 		}
 	}

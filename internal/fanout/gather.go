@@ -26,9 +26,12 @@ func (h *Hub) wakeLocked(ch *channel, at time.Time) {
 	}
 }
 
-// sampled says of how many cursors of a channel one notes when it takes something: they are served in their order, so that
-// the last of a sample is as good as the last of all.
-const sampled = 16
+// samples reports whether a cursor is one of those of whom it is noted when they take something: every sixteenth, and the
+// last. They are served in their order, so that the last is what counts, and the others are for a pass that hasn't come so
+// far.
+func (ch *channel) samples(c *cursor) bool {
+	return c.listed%16 == 0 || int(c.listed) == len(ch.inStep)-1
+}
 
 // due returns when the cursors are to be woken for what has come.
 func (ch *channel) due(gather time.Duration) time.Duration {

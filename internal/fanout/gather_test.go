@@ -166,3 +166,54 @@ func TestGatherCountsFromTheLast(t *testing.T) {
 		})
 	}
 }
+
+// TestWhatIsTakenElsewhereGathersNothingHere: who has two topics takes of one, and the other stays as it was.
+func TestWhatIsTakenElsewhereGathersNothingHere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hubs := New(Config{}, nil, nil)
+		busy, quiet := hubs.use("busy"), hubs.use("quiet")
+		for _, hub := range []*Hub{busy, quiet} {
+			hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0}, Next: []int64{0}}}, time.Now())
+		}
+		both := hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{busy, quiet}, make([]*stream.TopicPosition, 2))
+		defer both.Close()
+		woken := false
+		alone := hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { woken = true })}, []*Hub{quiet}, []*stream.TopicPosition{nil})
+		defer alone.Close()
+		time.Sleep(time.Second)
+		for i := range int64(10) {
+			m := stream.Message{Topic: "busy", Offset: i}
+			busy.append(stream.Batch{Parts: []stream.PartBatch{{Messages: []stream.Message{m}, Next: i + 1}}}, time.Now())
+			drain(t, both)
+		}
+		if quiet.feed(nil, 0, 1); !woken {
+			t.Error("the first event of a quiet topic waits")
+		}
+	})
+}
+
+// TestWhoIsSampled: the last of those in step is always one of them, also when others leave.
+func TestWhoIsSampled(t *testing.T) {
+	hub := gatheringHub()
+	var subs []*Subscription
+	for range 40 {
+		subs = append(subs, hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{nil}))
+	}
+	for len(subs) > 0 {
+		ch := subs[0].only.ch
+		var sampled []int32
+		for i := range ch.inStep {
+			if c := ch.inStep[i].cursor; c.listed != int32(i) {
+				t.Fatalf("the cursor in place %d takes itself for that in %d", i, c.listed)
+			} else if ch.samples(c) {
+				sampled = append(sampled, c.listed)
+			}
+		}
+		if last := sampled[len(sampled)-1]; int(last) != len(subs)-1 || len(sampled) > 2+len(subs)/16 {
+			t.Errorf("of %d are sampled %v", len(subs), sampled)
+		}
+		i := len(subs) / 2
+		subs[i].Close()
+		subs = append(subs[:i], subs[i+1:]...)
+	}
+}

@@ -39,6 +39,7 @@ type Hub struct {
 	changed  chan struct{}        // closed and made anew at each reset, and at the end
 	users    int
 	idle     time.Time // since when there is no user
+	doubted  time.Time // when those that wait for it did last
 
 	gathering []*channel  // those that something has come for, and that were woken a moment ago
 	gathered  *time.Timer // wakes them; nil until the first

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -117,17 +118,29 @@ func (h *Hubs) Run(ctx context.Context) error {
 // clock is an instant as a time since New, which takes a third of the memory.
 func (h *Hubs) clock(at time.Time) time.Duration { return at.Sub(h.begun) }
 
-// tidy gives up what is too old or unused, and stops hubs that had no subscriber for some time.
+// doubtEvery is how often who waits for a hub that is behind has Kafka asked whether it waits in vain.
+const doubtEvery = 10 * time.Second
+
+// tidy gives up what is too old or unused, stops hubs that had no subscriber for some time, and has those doubt who wait.
 func (h *Hubs) tidy() {
 	h.archive.giveUp(historyIdle, func() bool { return false })
+	var waiting []*cursor
 	for _, hub := range h.list() {
 		hub.mu.Lock()
-		hub.evictByBoundLocked(h.now())
-		idle := hub.users == 0 && h.now().Sub(hub.idle) >= h.cfg.Linger
+		now := h.now()
+		hub.evictByBoundLocked(now)
+		idle := hub.users == 0 && now.Sub(hub.idle) >= h.cfg.Linger
+		if now.Sub(hub.doubted) >= doubtEvery {
+			hub.doubted = now
+			waiting = slices.AppendSeq(waiting, maps.Keys(hub.unsynced))
+		}
 		hub.mu.Unlock()
 		if idle {
 			h.retire(hub)
 		}
+	}
+	for _, c := range waiting {
+		c.doubt()
 	}
 }
 

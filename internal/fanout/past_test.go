@@ -122,6 +122,45 @@ func TestPositionsBeyondTheEndAreLookedForTogether(t *testing.T) {
 	wantRange(t, h.nextRead(t), 60, 60)
 }
 
+// TestWhoWaitsForAHubThatIsBehindDoubtsNowAndThen, however busy other partitions keep it: what it waits for may have been
+// truncated meanwhile, and its hub can't tell.
+func TestWhoWaitsForAHubThatIsBehindDoubtsNowAndThen(t *testing.T) {
+	h := New(Config{Linger: time.Hour}, nil, nil)
+	now := time.Now()
+	h.now = func() time.Time { return now }
+	hub := h.use("t")
+	hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0, 0}, Next: []int64{5, 0}}}, now)
+	at := stream.TopicPosition{Topic: "t", Next: []int64{9, 0}}
+	s := h.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{&at})
+	defer s.Close()
+	if got, gaps := drain(t, s); len(got)+len(gaps) > 0 {
+		t.Fatalf("%v and %v came by themselves", got, gaps)
+	}
+	r := hub.nextRead(t)
+	wantRange(t, r, 9, 9)
+	r.finish([]stream.PartBatch{{Next: 9}}, 0, nil) // it exists
+
+	asked := time.Duration(0)
+	for second := range int64(30) {
+		m := stream.Message{Topic: "t", Partition: 1, Offset: second}
+		hub.append(stream.Batch{Parts: []stream.PartBatch{{Partition: 1, Messages: []stream.Message{m}, Next: second + 1}}}, now)
+		if got, _ := drain(t, s); len(got) != 1 || got[0] != second {
+			t.Fatalf("got %v, want the other partition's %d", got, second)
+		}
+		now = now.Add(time.Second)
+		h.tidy()
+		drain(t, s) // which asks, if it doubts
+		if r := h.archive.next(); r != nil {
+			asked = time.Duration(second+1) * time.Second
+			r.finish([]stream.PartBatch{{Gap: &stream.Gap{Topic: "t", From: 9, To: 7, Reason: stream.GapTruncated}, Next: 7}}, 0, nil)
+			break
+		}
+	}
+	if _, gaps := drain(t, s); asked == 0 || len(gaps) != 1 || gaps[0].From != 9 || gaps[0].To != 7 {
+		t.Errorf("after %v it asked, and was told %v", asked, gaps)
+	}
+}
+
 func TestWhatWasReadBeforeATruncationServesNobodyAfterIt(t *testing.T) {
 	h := handFed(100)
 	before := h.waiting(t, 50)

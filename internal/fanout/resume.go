@@ -141,6 +141,17 @@ func (c *cursor) placeLocked() bool {
 	return true
 }
 
+// doubt has a cursor that waits for a hub which is behind ask Kafka anew whether what it waits for exists: it may have been
+// truncated meanwhile.
+func (c *cursor) doubt() {
+	c.sub.mu.Lock()
+	defer c.sub.mu.Unlock()
+	if !c.sub.closed && !c.synced && c.placed {
+		c.placed, c.probed = false, false
+		c.wake()
+	}
+}
+
 // count counts a replay, once until the cursor has been in step again: one from Kafka that then walks the window is
 // one from Kafka.
 func (c *cursor) count(replays prometheus.Counter) {

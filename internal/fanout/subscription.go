@@ -131,14 +131,9 @@ func (s *Subscription) Progress() (id string, moved bool) {
 	return id, moved
 }
 
-// skip moves a cursor in step to the hub's end if nothing on the way there is for it. One on its own that waits for a
-// hub which is behind asks Kafka anew whether what it waits for exists: it may have been truncated meanwhile.
+// skip moves a cursor in step to the hub's end if nothing on the way there is for it.
 func (c *cursor) skip() {
 	if !c.synced {
-		if c.placed {
-			c.placed, c.probed = false, false
-			c.wake()
-		}
 		return
 	}
 	c.hub.mu.RLock()

@@ -80,7 +80,9 @@ func (c *connection) hold(f *feed) {
 	if len(c.feeds) == 0 {
 		c.feeds = c.oneFeed[:0]
 	}
-	c.feeds = append(c.feeds, f)
+	if c.feeds = append(c.feeds, f); len(c.feeds) > 1 {
+		c.oneFeed[0] = nil // they are elsewhere now
+	}
 }
 
 // open tells the client where a feed stands.
@@ -189,9 +191,9 @@ func (c *connection) end(ctx context.Context, err error) error {
 	return err
 }
 
-// hasRounds reports whether something is due however busy the connection is: a ping, or where a subscription stands beside
-// another that is busy. Where there is one subscription, each event of it says that.
-func (c *connection) hasRounds() bool { return c.pings != nil || len(c.feeds) > 1 }
+// hasRounds reports whether something is due however busy the connection is: pings, and where each of several subscriptions
+// stands. Of one alone its events say that.
+func (c *connection) hasRounds() bool { return c.pings != nil } // only a WebSocket has several
 
 // due returns when keepAlive is to be called next.
 func (c *connection) due() time.Time {

@@ -80,12 +80,15 @@ func TestProgressIsNoHeartbeat(t *testing.T) {
 func TestABusyStreamStillTellsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := startLoop(t, Config{}, webSocketFrames{})
+		heard := new(atomic.Bool)
+		l.pings = &pings{heard: heard}
 		quiet := &fakeSub{position: "Q0", closed: make(chan struct{})}
 		l.feeds = append(l.feeds, &feed{id: "q", frames: webSocketFrames{id: "q"}, sub: quiet})
 		l.sink.take()
 		for i := range 60 {
 			quiet.pass(fmt.Sprint("Q", i))
 			l.sub.push(item("1", i))
+			heard.Store(true)
 			time.Sleep(time.Second)
 		}
 		synctest.Wait()

@@ -59,7 +59,7 @@ func (c *taken) now() time.Time { return c.w.clock }
 
 // prefetch fetches what a pass looks at.
 func (c *taken) prefetch() {
-	fanout.Prefetch(unsafe.Pointer(c), unsafe.Offsetof(c.connection)+unsafe.Offsetof(c.oneFeed))
+	fanout.Prefetch(unsafe.Pointer(c), unsafe.Offsetof(c.oneFeed))
 }
 
 func (c *taken) wake() {

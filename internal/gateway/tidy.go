@@ -30,10 +30,8 @@ func tidyCrowd(heap uint64) int64 { return max(tidyLeast, int64(heap/4/tidyEach)
 func (t *tidy) due(now time.Time, moved int64, heap func() uint64) bool {
 	lately := moved - t.seen
 	t.seen = moved
-	if moved-t.done < tidyLeast || now.Sub(t.at) < tidyPause {
-		return false
-	}
-	if n := tidyCrowd(heap()); moved-t.done < n || lately >= n/20 {
+	crowd := moved - t.done
+	if crowd < tidyLeast || lately > crowd/20 || now.Sub(t.at) < tidyPause || crowd < tidyCrowd(heap()) {
 		return false
 	}
 	t.done, t.at = moved, now

@@ -63,13 +63,12 @@ func (w *writer) unparkLocked() {
 // adopt takes a connection that was never queued, unless the writer has stopped. For one that has nothing to do it isn't
 // kicked: it enters that in its wheel when it comes by.
 func (w *writer) adopt(c *taken) bool {
-	busy := !c.out.empty()
 	if !w.enter(c) {
 		return false
 	}
 	c.queued.Store(false) // what follows looks at nothing that is the writer's by now
-	if busy || c.first.pending.Load() || c.gone.Load() != nil {
-		c.wake()
+	if c.first.pending.Load() || c.gone.Load() != nil || c.socket != nil && c.socket.heard.Load() {
+		c.wake() // whoever wanted that meanwhile did in vain
 	}
 	return true
 }

@@ -69,6 +69,21 @@ func TestAStoppedRunEndsWhatIsLeft(t *testing.T) {
 	<-f.sub(t, 1).closed
 }
 
+// TestWhatAClientSaysBeforeItIsAdopted isn't left until the writer comes by: what it says wakes nobody until then.
+func TestWhatAClientSaysBeforeItIsAdopted(t *testing.T) {
+	g := newGateway(Config{}, newFakeHubs(), &fakeTopics{}, openAccess(t))
+	for _, said := range []bool{false, true} {
+		w := newWriter(&writers{g: g})
+		w.parked, w.timed = true, true
+		c := &taken{w: w, socket: &socket{}}
+		c.queued.Store(true)
+		c.socket.heard.Store(said)
+		if !w.adopt(c) || w.parked == said || (len(w.kick) > 0) != said {
+			t.Errorf("said %v: the writer waits: %v, and was kicked %d times", said, w.parked, len(w.kick))
+		}
+	}
+}
+
 func TestWheelTurnsOnceAHeartbeat(t *testing.T) {
 	const heartbeat = 32 * time.Second
 	w := newWheel(heartbeat)

@@ -28,10 +28,11 @@ type Config struct {
 	// ClientID names this client in the brokers' logs and quotas. Default streamgw.
 	ClientID string `yaml:"clientId"`
 
-	// Pace is the longest wait between a fetch response that had records and the next fetch request, but for 2 µs more for
-	// each partition that is read from the broker. It is waited while responses come often; while events are few there is
-	// no wait. A longer one spares CPU here and on the brokers, since what arrives meanwhile comes in one response; it adds
-	// that much to the latency of a message at most. Default 5 ms; negative: none.
+	// Pace is the longest wait for more after a fetch response that had records, but for 2 µs more for each partition that
+	// is read from the broker. It is waited while responses come often; while events are few there is no wait. Under a
+	// steady load it is the broker that waits, if it is no longer than 25 ms: it holds the next request. A longer one spares
+	// CPU here and on the brokers, since what arrives meanwhile comes in one response; it adds that much to the latency of a
+	// message at most. Default 5 ms; negative: none.
 	Pace time.Duration `yaml:"pace"`
 
 	// MaxWait is how long a broker holds the live reader's request when there is nothing to send. Default 250 ms.

@@ -69,10 +69,14 @@ func (d *direct) Write(b []byte) (n int, err error) {
 	return n, err
 }
 
-// systemCall makes a system call that reads to, or writes from, b, which isn't empty. done is false when it would have to wait.
+// mostDirect bounds the bytes of a call: nothing else can use its processor meanwhile.
+const mostDirect = 128 << 10
+
+// systemCall makes a system call that reads to, or writes from, the beginning of b, which isn't empty. done is false when it
+// would have to wait.
 func systemCall(name string, number, fd uintptr, b []byte) (n int, done bool, err error) {
 	for {
-		r, _, errno := syscall.RawSyscall(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		r, _, errno := syscall.RawSyscall(number, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(min(len(b), mostDirect)))
 		switch errno {
 		case 0:
 			return int(r), true, nil

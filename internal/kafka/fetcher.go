@@ -41,7 +41,7 @@ type fetcher struct {
 	alone      []*part     // the others
 	turn       int         // counts requests, to choose among those that are fetched alone
 	pacer      pacer
-	hold       time.Duration // how long the broker is to hold the next request; 0: until it has something
+	hold       time.Duration // how long the broker is to hold the next request, for more; 0: until it has something
 	brought    int           // messages that came since the last pause
 	records    recordReader
 	deliveries []delivery // of the answer that is read
@@ -164,12 +164,12 @@ func (f *fetcher) round(ctx context.Context) error {
 // fetchAll fetches once what is fetched together, and one of those that are fetched alone, and pauses if either may have
 // brought something: here, or at the broker by the next request.
 func (f *fetcher) fetchAll(ctx context.Context) error {
-	f.brought = 0
 	limits := fetchLimits{wait: f.maxWait, bytes: fetchBytes, partition: partitionBytes}
 	held := f.hold > 0
 	if held {
-		limits.wait, limits.enough = f.hold, fetchBytes
+		limits.wait, limits.enough = f.hold, partitionBytes
 	}
+	f.brought, f.hold = 0, 0
 	if len(f.alone) > 0 {
 		limits.wait = 0
 		f.turn++
@@ -187,12 +187,15 @@ func (f *fetcher) fetchAll(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	if f.brought == 0 && (held || limits.wait > 0 && now.Sub(begun) >= limits.wait*9/10) { // nobody waits alone
-		f.hold = 0
+	switch {
+	case f.brought == 0 && held:
+		f.pacer.vain()
+		return nil
+	case f.brought == 0 && limits.wait > 0 && now.Sub(begun) >= limits.wait*9/10: // nobody waits alone
 		return nil
 	}
 	pause, steady := f.pacer.pause(now, f.longestPause(), f.brought)
-	if f.hold = 0; steady && len(f.alone) == 0 {
+	if steady && len(f.alone) == 0 && pause <= guestWait { // who waits at the broker for longer is in the way of what is added
 		f.hold = pause
 		return nil
 	}
@@ -239,7 +242,7 @@ func (f *fetcher) disconnect() {
 	}
 	f.unwatch()
 	f.conn.Close()
-	f.conn, f.session, f.hidden, f.throttled = nil, nil, nil, false
+	f.conn, f.session, f.hidden, f.throttled, f.hold = nil, nil, nil, false, 0
 	f.reader.metrics.connections.Dec()
 }
 

@@ -22,7 +22,7 @@ type pacer struct {
 const (
 	rareAnswers  = 4 // of the longest pauses lie between answers that are followed by no pause
 	oftenAnswers = 2 // between those that are followed by the longest; what is between has something between
-	fullAnswers  = 3 // messages in an answer, from which on the load is steady: in a twentieth of the pauses nothing comes
+	fullAnswers  = 3 // messages in an answer, from which on the load is steady: of those that know nothing of each other, none comes in a twentieth of the pauses
 	paceWeight   = 8 // of the means against one more
 )
 
@@ -39,10 +39,13 @@ func (p *pacer) pause(now time.Time, most time.Duration, messages int) (pause ti
 		p.apart, p.each = 2*rare, 0
 	}
 	p.apart += (min(since, 2*rare) - p.apart) / paceWeight
-	p.each += (float64(messages) - p.each) / paceWeight
+	p.each += (float64(min(messages, 2*fullAnswers)) - p.each) / paceWeight
 	pause = min(most, max(0, rare-p.apart)/(rareAnswers-oftenAnswers))
-	return pause, pause == most && p.each >= fullAnswers
+	return pause, pause == most && p.each >= fullAnswers && pause >= time.Millisecond // a broker knows nothing shorter
 }
+
+// vain notes that nothing came in a pause that the broker made: messages come together, with longer pauses between.
+func (p *pacer) vain() { p.each = 0 }
 
 // wait waits, or returns the reason when ctx ends before.
 func (p *pacer) wait(ctx context.Context, d time.Duration) error {

@@ -1,7 +1,8 @@
 package kafka
 
 import (
-	"slices"
+	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,24 +68,27 @@ func TestPauseAfterQuiet(t *testing.T) {
 
 // The broker may make the pauses once hardly any would be without an event, and not when they are shorter than the longest.
 func TestSteadyLoad(t *testing.T) {
-	const most = 5 * time.Millisecond
+	const ms = time.Millisecond
 	for name, tt := range map[string]struct {
 		apart    time.Duration // between an answer and the next one
 		messages int           // in each
+		most     time.Duration
 		want     bool
 	}{
-		"1,000 a second, by sixes":         {6 * time.Millisecond, 6, true},
-		"600 a second, by threes and more": {6 * time.Millisecond, 4, true},
-		"300 a second":                     {6 * time.Millisecond, 2, false},
-		"a batch now and then":             {50 * time.Millisecond, 100, false},
-		"batches that hardly gather":       {15 * time.Millisecond, 100, false},
+		"1,000 a second, by sixes":         {6 * ms, 6, 5 * ms, true},
+		"600 a second, by threes and more": {6 * ms, 4, 5 * ms, true},
+		"300 a second":                     {6 * ms, 2, 5 * ms, false},
+		"a batch now and then":             {50 * ms, 100, 5 * ms, false},
+		"batches that hardly gather":       {15 * ms, 100, 5 * ms, false},
+		"pauses that no broker can make":   {ms, 100, ms / 2, false},
+		"no pause is wanted":               {ms, 100, 0, false},
 	} {
 		var p pacer
 		var steady bool
 		now := time.Now()
 		for range 100 {
 			now = now.Add(tt.apart)
-			_, steady = p.pause(now, most, tt.messages)
+			_, steady = p.pause(now, tt.most, tt.messages)
 		}
 		if steady != tt.want {
 			t.Errorf("%s: steady is %v", name, steady)
@@ -92,37 +96,119 @@ func TestSteadyLoad(t *testing.T) {
 	}
 }
 
-// TestTheBrokerHoldsRequestsUnderASteadyLoad, and no longer once it ends. Events are published whenever a request comes,
-// so that each answer has some.
-func TestTheBrokerHoldsRequestsUnderASteadyLoad(t *testing.T) {
-	eachWay(t, devbroker.Config{}, func(b *readerBench) {
-		const each, patience = 5, 300
-		topic := b.topic(1)
-		f := b.follow(topic)
-		asked := make(chan bool, 4*patience) // whether the broker is to hold a request
-		b.broker.Cluster().ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
-			b.broker.Cluster().KeepControl()
-			select {
-			case asked <- r.(*kmsg.FetchRequest).MinBytes > 1:
-			default: // the test has failed
-			}
-			return nil, nil, false
-		})
-		var want []stream.Message
-		held := 0
-		for n := 0; held < 20; n++ {
-			if n == patience {
-				t.Fatalf("%d requests of %d were held", held, n)
-			}
-			want = append(want, b.produce(streamtest.Records(topic, 0, n*each, (n+1)*each)...)...)
-			if <-asked {
-				held++
-			}
+// Batches that come less often than the broker's pauses end are found out, however large they are: most fetches bring one.
+func TestBatchesAreNoSteadyLoad(t *testing.T) {
+	const most, apart, batch = 5 * time.Millisecond, 8 * time.Millisecond, 1000
+	var p pacer
+	now := time.Now()
+	vain := 0
+	for range 100 {
+		now = now.Add(apart)
+		if _, steady := p.pause(now, most, batch); steady {
+			p.vain()
+			vain++
 		}
-		b.wantAll(f, want)
-		for <-asked { // until there is one that waits for the next event
+	}
+	if vain > 20 {
+		t.Errorf("%d pauses of a hundred were in vain", vain)
+	}
+}
+
+// loadedReader follows a topic that gets some messages whenever a fetch comes, so that each answer has some, and hears of
+// every fetch.
+type loadedReader struct {
+	*readerBench
+	topic string
+	*streamtest.Follower
+	want  []stream.Message
+	asked chan kmsg.FetchRequest
+	fails atomic.Bool // fetches that the broker is to hold break the connection
+}
+
+func newLoadedReader(b *readerBench) *loadedReader {
+	l := &loadedReader{readerBench: b, topic: b.topic(1), asked: make(chan kmsg.FetchRequest, 4000)}
+	l.Follower = b.follow(l.topic)
+	b.broker.Cluster().ControlKey(int16(kmsg.Fetch), func(r kmsg.Request) (kmsg.Response, error, bool) {
+		b.broker.Cluster().KeepControl()
+		req := *r.(*kmsg.FetchRequest)
+		select {
+		case l.asked <- req:
+		default: // the test has failed
 		}
-		last := b.produce(streamtest.Records(topic, 0, len(want), len(want)+1)...)
-		b.wantAll(f, slices.Concat(want, last))
+		if req.MinBytes > 1 && l.fails.Load() {
+			return nil, errors.New("the connection breaks"), true
+		}
+		return nil, nil, false
 	})
+	return l
+}
+
+// next publishes and returns the next fetch.
+func (l *loadedReader) next() kmsg.FetchRequest {
+	const each = 5
+	l.want = append(l.want, l.produce(streamtest.Records(l.topic, 0, len(l.want), len(l.want)+each)...)...)
+	return <-l.asked
+}
+
+// steadily goes on until the broker is to hold fetches. It reports whether that comes to be.
+func (l *loadedReader) steadily() (held kmsg.FetchRequest, ok bool) {
+	for range 300 {
+		if held = l.next(); held.MinBytes > 1 {
+			return held, true
+		}
+	}
+	return held, false
+}
+
+// TestTheBrokerHoldsFetchesUnderASteadyLoad, and no longer once it ends.
+func TestTheBrokerHoldsFetchesUnderASteadyLoad(t *testing.T) {
+	eachWay(t, devbroker.Config{}, func(b *readerBench) {
+		l := newLoadedReader(b)
+		held, ok := l.steadily()
+		if !ok || held.MaxWaitMillis < 5 || held.MaxWaitMillis > 6 || held.MinBytes != partitionBytes {
+			b.Fatalf("it is to wait for %d bytes or %d ms", held.MinBytes, held.MaxWaitMillis)
+		}
+		for range 20 {
+			l.next()
+		}
+		b.wantAll(l.Follower, l.want)
+		for req := range l.asked { // until there is one that waits for the next event
+			if req.MinBytes <= 1 {
+				break
+			}
+		}
+		l.next()
+		b.wantAll(l.Follower, l.want)
+	})
+}
+
+// TestAHeldFetchThatFailsIsNotMadeAgain on the next connection: nobody knows what is there now.
+func TestAHeldFetchThatFailsIsNotMadeAgain(t *testing.T) {
+	eachWay(t, devbroker.Config{}, func(b *readerBench) {
+		l := newLoadedReader(b)
+		l.fails.Store(true)
+		if _, ok := l.steadily(); !ok {
+			b.Fatal("no fetch is to be held")
+		}
+		if again := <-l.asked; again.MinBytes > 1 {
+			b.Errorf("the next one is to be held for %d ms", again.MaxWaitMillis)
+		}
+		l.fails.Store(false)
+		b.wantAll(l.Follower, l.want)
+	})
+}
+
+// TestTheBrokerHoldsNoFetchForLong: what is added would wait for it, and beyond RequestTimeout there is no answer.
+func TestTheBrokerHoldsNoFetchForLong(t *testing.T) {
+	broker := embedded(t, devbroker.Config{})
+	client := newClient(t, Config{Brokers: broker.Addrs(), Pace: guestWait + 5*time.Millisecond})
+	reader := NewReader(client)
+	run(t, reader)
+	l := newLoadedReader(&readerBench{t, broker, newContractCluster(t, broker.Addrs(), func() {}), client, reader})
+	for range 30 {
+		if req := l.next(); req.MinBytes > 1 {
+			t.Fatalf("a fetch is to be held for %d ms", req.MaxWaitMillis)
+		}
+	}
+	l.wantAll(l.Follower, l.want)
 }

@@ -46,7 +46,7 @@ func grouped() row {
 func groupedByMany() row {
 	many := pattern()
 	many.conns = 1000
-	return row{name: "grouped-1000", what: "1,000 clients × 20 events a second on streamgw",
+	return row{name: "grouped-1000", what: "1,000 clients × 20 events a second on streamgw, beside 200 of the others",
 		figures: []figure{{name: perCPUSecond, of: "grouper-kafkajs", must: bound{none: true}}, atMostOf(perClient, "KB", "grouper", 0.01)},
 		measure: onGateway(func(ctx context.Context, l *lab, s *server, _ string) (map[string]float64, error) {
 			return many.against(ctx, l, s, "--first", "1")
