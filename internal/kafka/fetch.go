@@ -43,7 +43,7 @@ type fetchLimits struct {
 func (c *Client) fetchRequest(limits fetchLimits) *sarama.FetchRequest {
 	return &sarama.FetchRequest{
 		Version:      11, // the last with topic names but for 12, which adds nothing that sarama shows
-		MaxWaitTime:  int32((limits.wait + time.Millisecond - 1).Milliseconds()),
+		MaxWaitTime:  int32(limits.wait.Round(time.Millisecond).Milliseconds()),
 		MinBytes:     max(1, limits.enough),
 		MaxBytes:     limits.bytes,
 		Isolation:    c.isolation(),
