@@ -133,12 +133,12 @@ func TestRowsAreComparedWithFiguresThatAreThere(t *testing.T) {
 
 func TestTheHighestRateIsLookedFor(t *testing.T) {
 	for limit, want := range map[int][]int{
-		100:    {5000, 3750, 2500, 1000, 500, 250},
-		600:    {5000, 3750, 2500, 1000, 500},
-		4000:   {5000, 3750},
-		5000:   {5000, 7500},
-		8000:   {5000, 7500, 10_000},
-		99_999: {5000, 7500, 10_000, 12_500},
+		100:    {5100, 3750, 2500, 1000, 500, 250},
+		600:    {5100, 3750, 2500, 1000, 500},
+		4000:   {5100, 3750},
+		5100:   {5100, 7500},
+		8000:   {5100, 7500, 10_000},
+		99_999: {5100, 7500, 10_000, 12_500},
 	} {
 		var tried []int
 		if err := climb(func(rate int) (bool, error) { tried = append(tried, rate); return rate <= limit, nil }); err != nil || !slices.Equal(tried, want) {
