@@ -201,8 +201,9 @@ func (s *session) reopen(ctx context.Context, all []dialing, rate float64) error
 	want := s.crowd.completed.Load() + int64(len(all))
 	s.crowd.start(all, rate)
 	_, err := settle(ctx, s.cfg.Drain, func() (int64, bool) {
-		done := s.crowd.completed.Load()
-		return s.crowd.received.Load() + s.crowd.opened.Load() + done, done >= want || done+s.crowd.failed.Load() >= want
+		done, opened, failed := s.crowd.completed.Load(), s.crowd.opened.Load(), s.crowd.failed.Load()
+		// What completes a client may come in the very read that opens it, and is counted first.
+		return s.crowd.received.Load() + opened + done, done+failed >= want && opened+failed >= int64(s.dialed)
 	})
 	opened := int(s.crowd.opened.Load())
 	s.result.Connect = Connect{Opened: opened, Failed: s.dialed - opened, Reasons: s.whyFailed()}
