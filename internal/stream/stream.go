@@ -64,6 +64,7 @@ const (
 	GapRetention GapReason = "retention" // the topic's log now starts later
 	GapTruncated GapReason = "truncated" // the log ends before the position: an unclean leader election
 	GapRecreated GapReason = "recreated" // the topic was deleted and created again
+	GapForbidden GapReason = "forbidden" // they may not be read: they are older than the token's history goes back
 )
 
 // Gap is a run of offsets of one partition that can no longer be had: those from From up to, not including, To.
