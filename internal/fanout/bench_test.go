@@ -27,7 +27,7 @@ func hubWith(b *testing.B, n int, filter func(i int) stream.Filter) *benchHub {
 	bh := &benchHub{hub: hub}
 	for i := range n {
 		var s *Subscription
-		s = h.newSubscription(Request{Filter: filter(i), Waker: wakeFunc(func() { bh.woken = append(bh.woken, s) })}, []*Hub{hub}, []*stream.TopicPosition{nil})
+		s = h.placed(Request{Filter: filter(i), Waker: wakeFunc(func() { bh.woken = append(bh.woken, s) })}, []*Hub{hub}, []*stream.TopicPosition{nil})
 		bh.subs = append(bh.subs, s)
 	}
 	bh.woken = bh.woken[:0]

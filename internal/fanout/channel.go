@@ -2,7 +2,6 @@ package fanout
 
 import (
 	"math"
-	"slices"
 	"sort"
 	"sync/atomic"
 	"time"
@@ -96,82 +95,4 @@ func (ch *channel) after(seq, windowFirst uint64) (refs []uint64, complete bool)
 	}
 	refs = ch.refs[inWindow:]
 	return refs[sort.Search(len(refs), func(i int) bool { return refs[i] >= seq }):], true
-}
-
-// channels is the index from a message to the channels that want it: one look-up by key, one by type, and the few that
-// have neither.
-type channels struct {
-	all    map[string]*channel // by the filter's text
-	every  *channel            // of the filter that wants all
-	byKey  map[string][]*channel
-	byType map[string][]*channel
-}
-
-func newChannels() channels {
-	return channels{map[string]*channel{}, nil, map[string][]*channel{}, map[string][]*channel{}}
-}
-
-// join returns the channel of a canonical filter, and makes it where it is the first of its kind. It notes matches from end on.
-func (cs *channels) join(f stream.Filter, end uint64) *channel {
-	name := f.String()
-	ch := cs.all[name]
-	if ch == nil {
-		ch = &channel{filter: f, since: end, wokenAt: never}
-		ch.tookAt.Store(int64(never))
-		cs.all[name] = ch
-		cs.list(ch, func(m map[string][]*channel, s string) { m[s] = append(m[s], ch) })
-		if f.All() {
-			cs.every = ch
-		}
-	}
-	ch.users++
-	return ch
-}
-
-// leave forgets a channel with its last user.
-func (cs *channels) leave(ch *channel) {
-	if ch.users--; ch.users > 0 {
-		return
-	}
-	delete(cs.all, ch.filter.String())
-	cs.list(ch, func(m map[string][]*channel, s string) {
-		if m[s] = slices.DeleteFunc(m[s], func(other *channel) bool { return other == ch }); len(m[s]) == 0 {
-			delete(m, s)
-		}
-	})
-	if cs.every == ch {
-		cs.every = nil
-	}
-}
-
-// list calls f for each place in the index where a channel stands: under its keys, else under its types.
-func (cs *channels) list(ch *channel, f func(m map[string][]*channel, s string)) {
-	if len(ch.filter.Keys) > 0 {
-		for _, k := range ch.filter.Keys {
-			f(cs.byKey, k)
-		}
-		return
-	}
-	for _, t := range ch.filter.Types {
-		f(cs.byType, t)
-	}
-}
-
-// match calls f for each channel that wants e.
-func (cs *channels) match(e *entry, f func(*channel)) {
-	if cs.every != nil {
-		f(cs.every)
-	}
-	if e.msg.Key != nil {
-		for _, ch := range cs.byKey[string(e.msg.Key)] {
-			if len(ch.filter.Types) == 0 || ch.filter.MatchType(e.eventType()) {
-				f(ch)
-			}
-		}
-	}
-	if len(cs.byType) > 0 {
-		for _, ch := range cs.byType[e.eventType()] {
-			f(ch)
-		}
-	}
 }

@@ -32,8 +32,9 @@ type cursor struct {
 	want   *want          // the read of history that it waits for
 
 	own     stream.TopicPosition
-	settled uint64 // on its own and placed: from here on it lacks every entry
-	telling int32  // the partition whose gap is told next, where the topic was created again
+	floor   *stream.TopicPosition // on its own: nothing before it is given out; nil: all is. The cursor's alone
+	settled uint64                // on its own and placed: from here on it lacks every entry
+	telling int32                 // the partition whose gap is told next, where the topic was created again
 	sub     *Subscription
 }
 
@@ -186,7 +187,7 @@ func (c *cursor) leaveStepLocked() error {
 // enterStepLocked puts the cursor in step, at seq, where its position's part is id.
 func (c *cursor) enterStepLocked(seq uint64, id string) {
 	c.synced, c.seq, c.id, c.epoch = true, seq, id, c.hub.epoch
-	c.own = stream.TopicPosition{}
+	c.own, c.floor = stream.TopicPosition{}, nil
 	c.listLocked()
 }
 

@@ -43,6 +43,14 @@ type Config struct {
 	// StartTimeout is how long a subscriber waits for its topic's reader to stand. Default 5 s.
 	StartTimeout time.Duration
 
+	// Filters bounds the distinct filters of one hub, and Scans those of them that each message has to be held against, since
+	// they name neither keys nor types. Who brings another one is refused with ErrFilters or ErrScans. 0: no bound.
+	Filters, Scans int
+
+	// ReplaysPerOwner bounds the subscriptions of one owner that began elsewhere than at the end of their topics and haven't
+	// come up with them since: each makes Kafka work. Who asks for another one is refused with ErrReplays. 0: no bound.
+	ReplaysPerOwner int
+
 	// Formats are the encodings that hubs share among subscribers; Request.Format is an index into it.
 	Formats []Format
 
@@ -52,6 +60,13 @@ type Config struct {
 
 // LeastMemory is what [Config.Memory] should be at least, in bytes.
 const LeastMemory = 16 << 20
+
+// What a subscription is refused with that is over a bound of [Config].
+var (
+	ErrFilters = stream.Errorf(stream.Overloaded, "this topic has all the different filters that it may have here")
+	ErrScans   = stream.Errorf(stream.Overloaded, "this topic has all the filters without keys and types that it may have here")
+	ErrReplays = stream.Errorf(stream.TooMany, "this subject has all the replays under way that it may have; come back when they have ended")
+)
 
 // Window bounds what a hub keeps of its topic's recent messages. A larger one serves more reconnects without reading
 // Kafka again.
@@ -94,6 +109,18 @@ type Request struct {
 	Format int // index into Config.Formats; -1: frames aren't shared, Item.Frame is nil
 
 	Waker Waker // nil: only Next is used
+
+	// Bound returns what may be read of a topic, whatever else is asked for. Nil: everything.
+	Bound func(topic string) Bound
+
+	// Owner is whose subscription it is, for Config.ReplaysPerOwner; "": nobody's.
+	Owner string
+}
+
+// Bound is what a subscriber may read of a topic.
+type Bound struct {
+	Filter stream.Filter // of it, only what this wants
+	Since  time.Time     // nothing that Kafka has from before; zero: all that it has
 }
 
 // Waker is told when a subscription's Poll may have something. It may be told when there is nothing.

@@ -33,7 +33,7 @@ func TestGather(t *testing.T) {
 				hub, begun := gatheringHub(), time.Now()
 				var mu sync.Mutex // of wakes: some come from a timer
 				var wakes []time.Duration
-				s := hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {
+				s := hub.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
 					wakes = append(wakes, time.Since(begun))
@@ -69,7 +69,7 @@ func TestGatherOfSeveralFilters(t *testing.T) {
 		var mu sync.Mutex // of woken: some come from a timer
 		woken := map[string][]time.Duration{}
 		for _, key := range []string{"a", "b"} {
-			s := hub.hubs.newSubscription(Request{
+			s := hub.hubs.placed(Request{
 				Format: -1, Filter: stream.Filter{Keys: []string{key}}, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
@@ -105,7 +105,7 @@ func TestSubscriptionsThatCloseWhileTheyGather(t *testing.T) {
 		hub := gatheringHub()
 		var wakes atomic.Int64
 		join := func() *Subscription {
-			return hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { wakes.Add(1) })}, []*Hub{hub}, []*stream.TopicPosition{nil})
+			return hub.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() { wakes.Add(1) })}, []*Hub{hub}, []*stream.TopicPosition{nil})
 		}
 		s := join()
 		hub.feed(nil, 0, 1)
@@ -138,7 +138,7 @@ func TestGatherCountsFromTheLast(t *testing.T) {
 				hub, begun := gatheringHub(), time.Now()
 				var mu sync.Mutex // of woken: some come from a timer
 				var woken time.Duration
-				s := hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {
+				s := hub.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() {
 					mu.Lock()
 					defer mu.Unlock()
 					woken = time.Since(begun)
@@ -175,10 +175,10 @@ func TestWhatIsTakenElsewhereGathersNothingHere(t *testing.T) {
 		for _, hub := range []*Hub{busy, quiet} {
 			hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0}, Next: []int64{0}}}, time.Now())
 		}
-		both := hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{busy, quiet}, make([]*stream.TopicPosition, 2))
+		both := hubs.placed(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{busy, quiet}, make([]*stream.TopicPosition, 2))
 		defer both.Close()
 		woken := false
-		alone := hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { woken = true })}, []*Hub{quiet}, []*stream.TopicPosition{nil})
+		alone := hubs.placed(Request{Format: -1, Waker: wakeFunc(func() { woken = true })}, []*Hub{quiet}, []*stream.TopicPosition{nil})
 		defer alone.Close()
 		time.Sleep(time.Second)
 		for i := range int64(10) {
@@ -197,7 +197,7 @@ func TestWhoIsSampled(t *testing.T) {
 	hub := gatheringHub()
 	var subs []*Subscription
 	for range 40 {
-		subs = append(subs, hub.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{nil}))
+		subs = append(subs, hub.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{nil}))
 	}
 	for len(subs) > 0 {
 		ch := subs[0].only.ch

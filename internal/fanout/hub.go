@@ -155,7 +155,7 @@ func (h *Hub) appendPartLocked(part *stream.PartBatch, now time.Time, woken []*c
 			continue // the source repeats nothing, but this is where repeating would show
 		}
 		e := &entry{msg: *m}
-		h.channels.match(e, func(ch *channel) { woken = h.noteLocked(ch, woken) })
+		h.channels.match(e, h.window.end(), func(ch *channel) { woken = h.noteLocked(ch, woken) })
 		h.pushLocked(e, part.Partition, m.Offset+1, now)
 		*moved = false
 	}

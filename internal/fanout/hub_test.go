@@ -34,7 +34,7 @@ func (h *Hub) begin(at int64, wakes *int) *Subscription {
 	if at >= 0 {
 		start = &stream.TopicPosition{Topic: "t", Next: []int64{at}}
 	}
-	return h.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() { *wakes++ })}, []*Hub{h}, []*stream.TopicPosition{start})
+	return h.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() { *wakes++ })}, []*Hub{h}, []*stream.TopicPosition{start})
 }
 
 // wakeFunc is a function that is a Waker.
@@ -200,7 +200,7 @@ func TestAPositionOfManyPartitionsIsToldOfItsGapsInParts(t *testing.T) {
 	const partitions = 5000
 	h := handFed(10)
 	at := stream.TopicPosition{Topic: "t", Incarnation: stream.Incarnation{9}, Next: slices.Repeat([]int64{5}, partitions)}
-	s := h.hubs.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{&at})
+	s := h.hubs.placed(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{&at})
 	defer s.Close()
 	h.append(stream.Batch{Start: &stream.Start{Incarnation: stream.Incarnation{8}, Begin: []int64{0}, Next: []int64{0}}}, time.Now())
 	told := 0
@@ -223,4 +223,17 @@ func TestAPositionOfManyPartitionsIsToldOfItsGapsInParts(t *testing.T) {
 	if want := stream.NewPosition(stream.Incarnation{8}, "t", 0).String(); told != partitions || s.Position() != want {
 		t.Errorf("told of %d partitions, it stands at %s", told, s.Position())
 	}
+}
+
+// placed returns a subscription that stands where start says in each topic, at its hub's end where that is nil.
+func (h *Hubs) placed(req Request, hubs []*Hub, start []*stream.TopicPosition) *Subscription {
+	places := make([]place, len(hubs))
+	for i := range places {
+		places[i] = place{rows: req.Filter.Canonical(), start: start[i]}
+	}
+	s, err := h.newSubscription(req, hubs, places)
+	if err != nil {
+		panic(err) // nothing is bounded
+	}
+	return s
 }

@@ -24,6 +24,7 @@ type Hubs struct {
 	archive *archive
 	metrics *metrics
 	scratch scratch
+	owners  owners
 
 	limits limits
 	begin  chan struct{} // of capacity 1: there are fresh hubs
@@ -77,6 +78,7 @@ func New(cfg Config, source stream.Source, history stream.History) *Hubs {
 		begin:  make(chan struct{}, 1), hubs: map[string]*Hub{},
 	}
 	h.begun = h.now()
+	h.owners.most = cfg.ReplaysPerOwner
 	h.archive = newArchive(h)
 	h.metrics = newMetrics(cfg.Metrics, h)
 	return h
@@ -241,17 +243,49 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 	for _, topic := range req.Topics {
 		hubs = append(hubs, h.use(topic))
 	}
-	start := make([]*stream.TopicPosition, len(hubs))
+	places := make([]place, len(hubs))
 	for i, hub := range hubs {
 		var err error
 		if err = hub.wait(ctx); err == nil {
-			start[i], err = h.resolve(ctx, hub, req.From)
+			places[i], err = h.place(ctx, hub, &req)
 		}
 		if err != nil {
 			return nil, h.explain(ctx, hub, err)
 		}
 	}
-	return h.newSubscription(req, hubs, start), nil
+	return h.newSubscription(req, hubs, places)
+}
+
+// place is where a cursor begins in one topic, and what it gets of it.
+type place struct {
+	rows  stream.Filter
+	start *stream.TopicPosition // nil: the hub's end
+	floor *stream.TopicPosition // nothing that lies before it is got; nil: there is none
+}
+
+// place returns a request's place in one topic.
+func (h *Hubs) place(ctx context.Context, hub *Hub, req *Request) (p place, err error) {
+	var bound Bound
+	if req.Bound != nil {
+		bound = req.Bound(hub.topic)
+	}
+	p.rows = stream.And(req.Filter, bound.Filter)
+	if p.start, err = h.resolve(ctx, hub, req.From); err != nil || p.start == nil || bound.Since.IsZero() {
+		return p, err
+	}
+	floor, err := h.history.Offsets(ctx, hub.topic, stream.AtTime(bound.Since))
+	if err != nil {
+		return p, err
+	}
+	p.floor = &floor
+	if req.From.Position == nil && p.start.Incarnation == floor.Incarnation {
+		for i, least := range floor.Next { // who doesn't say where misses nothing
+			if i < len(p.start.Next) {
+				p.start.Next[i] = max(p.start.Next[i], least)
+			}
+		}
+	}
+	return p, hub.follow(ctx, floor.Incarnation)
 }
 
 // explain gives an error of Subscribe the kind that a client can act on.

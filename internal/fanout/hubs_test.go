@@ -33,7 +33,7 @@ func newMemLog(partitions int) *memLog {
 func (l *memLog) produce(partition int, key string, size int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	m := stream.Message{Topic: "t", Partition: int32(partition), Offset: int64(len(l.parts[partition])), Key: []byte(key), Value: make([]byte, size)}
+	m := stream.Message{Topic: "t", Partition: int32(partition), Offset: int64(len(l.parts[partition])), Timestamp: time.Now(), Key: []byte(key), Value: make([]byte, size)}
 	l.parts[partition] = append(l.parts[partition], m)
 	close(l.changed)
 	l.changed = make(chan struct{})
@@ -106,6 +106,11 @@ func (l *memLog) Offsets(_ context.Context, topic string, at stream.At) (stream.
 	p := stream.TopicPosition{Topic: topic, Incarnation: stream.Incarnation{1}, Next: make([]int64, len(l.parts))}
 	if at == stream.Latest {
 		p.Next = l.endsLocked()
+	}
+	for i := range p.Next {
+		for at.Kafka() > 0 && int(p.Next[i]) < len(l.parts[i]) && l.parts[i][p.Next[i]].Timestamp.UnixMilli() < at.Kafka() {
+			p.Next[i]++
+		}
 	}
 	return p, nil
 }
@@ -377,7 +382,7 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 				at, _ = stream.ParsePosition(id)
 			}
 			select {
-			case <-s.bell:
+			case <-s.waker.(bell):
 			case <-time.After(10 * time.Millisecond): // nothing more may come
 			}
 		}

@@ -131,7 +131,7 @@ func TestWhoWaitsForAHubThatIsBehindDoubtsNowAndThen(t *testing.T) {
 	hub := h.use("t")
 	hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0, 0}, Next: []int64{5, 0}}}, now)
 	at := stream.TopicPosition{Topic: "t", Next: []int64{9, 0}}
-	s := h.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{&at})
+	s := h.placed(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{&at})
 	defer s.Close()
 	if got, gaps := drain(t, s); len(got)+len(gaps) > 0 {
 		t.Fatalf("%v and %v came by themselves", got, gaps)
@@ -255,7 +255,7 @@ func TestWhoWaitsForHistoryHoldsUpNobodyWhoIsLive(t *testing.T) {
 func TestAFilterThatMatchesNothingYieldsToOthers(t *testing.T) {
 	h := handFed(100_000)
 	at := stream.TopicPosition{Topic: "t", Next: []int64{0}}
-	s := h.hubs.newSubscription(Request{Filter: stream.Filter{Keys: []string{"none"}}, Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{&at})
+	s := h.hubs.placed(Request{Filter: stream.Filter{Keys: []string{"none"}}, Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{&at})
 	defer s.Close()
 	var b Batch
 	if err := s.Poll(&b); err != nil {
@@ -339,7 +339,7 @@ func TestThoseAtOneSpotShareFrames(t *testing.T) {
 	var subs [3]*Subscription
 	for i := range subs {
 		at := stream.TopicPosition{Topic: "t", Next: []int64{50}}
-		subs[i] = h.newSubscription(Request{Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{&at})
+		subs[i] = h.placed(Request{Waker: wakeFunc(func() {})}, []*Hub{hub}, []*stream.TopicPosition{&at})
 		if err := subs[i].Poll(&batches[i]); err != nil {
 			t.Fatal(err)
 		}
@@ -381,7 +381,7 @@ func TestAFilterThatMatchesNothingInTheWindowYieldsToOthers(t *testing.T) {
 	last := stream.Message{Topic: "t", Partition: 1, Value: []byte("v")}
 	h.append(stream.Batch{Parts: []stream.PartBatch{{Partition: 1, Messages: []stream.Message{last}, Next: 1}}}, time.Now())
 	for name, next := range map[string][]int64{"in step": {0, 0}, "on its own": {0, 1}} {
-		s := h.hubs.newSubscription(Request{Filter: stream.Filter{Keys: []string{"none"}}, Format: -1, Waker: wakeFunc(func() {})},
+		s := h.hubs.placed(Request{Filter: stream.Filter{Keys: []string{"none"}}, Format: -1, Waker: wakeFunc(func() {})},
 			[]*Hub{h}, []*stream.TopicPosition{{Topic: "t", Next: next}})
 		defer s.Close()
 		polls := 0

@@ -50,7 +50,23 @@ func (c *cursor) followLocked(b *Batch) (followed bool) {
 	for len(c.own.Next) < len(h.window.next) {
 		c.own.Next = append(c.own.Next, 0) // a partition that was added: from its start
 	}
+	c.rise(b)
 	return true
+}
+
+// rise moves the cursor up to its floor, wherever a client said that it was, and tells what it doesn't get. What belongs to
+// another incarnation than the floor's is newer, and so is what takes the place of what is cut back later.
+func (c *cursor) rise(b *Batch) {
+	if c.floor == nil || c.floor.Incarnation != c.own.Incarnation {
+		return
+	}
+	for p := range min(len(c.floor.Next), len(c.own.Next)) {
+		if least := c.floor.Next[p]; c.own.Next[p] < least {
+			c.lost(b, stream.Gap{Partition: int32(p), From: c.own.Next[p], To: least, Reason: stream.GapForbidden})
+			c.placed, c.probed = false, false
+		}
+		c.floor.Next[p] = 0 // done with
+	}
 }
 
 // recreatedLocked goes on from the start of the topic's new incarnation. All of the earlier one that the cursor
@@ -135,10 +151,17 @@ func (c *cursor) placeLocked() bool {
 	if c.seq < w.end() {
 		c.count(h.hubs.metrics.replaysWindow)
 	}
-	if w.ahead(c.own.Next) {
+	if c.aheadLocked() {
 		c.settled = math.MaxUint64
 	}
 	return true
+}
+
+// aheadLocked reports whether the cursor stands beyond the hub's end in a partition, or has a floor in one that the hub
+// doesn't know yet and will begin at its start.
+func (c *cursor) aheadLocked() bool {
+	w, f := &c.hub.window, c.floor
+	return w.ahead(c.own.Next) || f != nil && f.Incarnation == c.own.Incarnation && len(f.Next) > len(w.next)
 }
 
 // doubt has a cursor that waits for a hub which is behind ask Kafka anew whether what it waits for exists: it may have been
@@ -178,7 +201,7 @@ func (c *cursor) walkLocked(b *Batch) (again bool, err error) {
 			c.takeOwn(b, e, at)
 		}
 	}
-	if w.ahead(c.own.Next) {
+	if c.aheadLocked() {
 		return false, nil // this replica lags: what comes next is skipped up to where the cursor is
 	}
 	c.enterStepLocked(w.end(), h.head)

@@ -19,7 +19,7 @@ func runHub(window Window) *Hub {
 }
 
 func (h *Hub) join(filter stream.Filter) *Subscription {
-	return h.hubs.newSubscription(Request{Filter: filter, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{nil})
+	return h.hubs.placed(Request{Filter: filter, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{nil})
 }
 
 func pollRun(t *testing.T, s *Subscription) Run {
@@ -79,7 +79,7 @@ func TestUnread(t *testing.T) {
 // attachAt subscribes at an offset within the window.
 func (h *Hub) attachAt(offset int64) *Subscription {
 	start := &stream.TopicPosition{Topic: "t", Next: []int64{offset}}
-	return h.hubs.newSubscription(Request{Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{start})
+	return h.hubs.placed(Request{Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{start})
 }
 
 func TestWhoResumesWithinTheWindowGetsRunsAtOnce(t *testing.T) {

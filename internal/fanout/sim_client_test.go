@@ -13,8 +13,10 @@ type simClient struct {
 	name   string
 	topics []*simTopic
 	filter stream.Filter
+	bounds map[string]stream.Filter // by topic: what it may read
 	slow   Slow
-	format int // of the subscription
+	format int                              // of the subscription
+	floors map[string]*stream.TopicPosition // by topic: what the subscription doesn't go back beyond
 
 	sub     *Subscription
 	woken   bool
@@ -56,6 +58,17 @@ func (p *simPlace) grow(n int) {
 	}
 }
 
+// wants reports whether the client is to get a message.
+func (c *simClient) wants(m *stream.Message) bool {
+	return c.filter.Match(m) && c.bounds[m.Topic].Match(m)
+}
+
+// forbidden reports whether an offset lies before the client's floor.
+func (c *simClient) forbidden(topic string, id stream.Incarnation, partition int32, offset int64) bool {
+	f := c.floors[topic]
+	return f != nil && f.Incarnation == id && int(partition) < len(f.Next) && offset < f.Next[partition]
+}
+
 // missed returns the first record that the client should have had of a partition before offset to. What lies beyond a
 // truncation isn't judged here: those offsets came twice, and a position doesn't say of which time it is.
 func (c *simClient) missed(t *simTopic, p *simPlace, partition int, to int64) error {
@@ -64,7 +77,7 @@ func (c *simClient) missed(t *simTopic, p *simPlace, partition int, to int64) er
 	}
 	log := t.past[p.id][partition]
 	for o := p.next[partition]; o < min(to, log.end(), log.cut); o++ {
-		if r := &log.records[o]; !r.hole && !r.gone && c.filter.Match(&r.msg) {
+		if r := &log.records[o]; !r.hole && !r.gone && c.wants(&r.msg) {
 			return fmt.Errorf("%s/%d: offset %d is missing before %d", t.name, partition, o, to)
 		}
 	}
@@ -79,7 +92,7 @@ func (c *simClient) repeated(t *simTopic, p *simPlace, partition int, from int64
 	}
 	log := t.past[p.id][partition]
 	for o := from; o < min(p.next[partition], log.end(), log.cut); o++ {
-		if r := &log.records[o]; !r.hole && !r.gone && c.filter.Match(&r.msg) {
+		if r := &log.records[o]; !r.hole && !r.gone && c.wants(&r.msg) {
 			return fmt.Errorf("%s/%d: the position is at %d and would repeat %d: the client has all before %d", t.name, partition, from, o, p.next[partition])
 		}
 	}
@@ -125,7 +138,10 @@ func (c *simClient) takeMessage(m *stream.Message) error {
 	if id := string(m.Value[:8]); id != place.id.String() {
 		return fmt.Errorf("%s/%d: offset %d is of incarnation %s, not %s", m.Topic, m.Partition, m.Offset, id, place.id)
 	}
-	if !c.filter.Match(m) {
+	if c.forbidden(m.Topic, place.id, m.Partition, m.Offset) && m.Offset < t.past[place.id][m.Partition].cut {
+		return fmt.Errorf("%s/%d: offset %d lies before the floor %v", m.Topic, m.Partition, m.Offset, c.floors[m.Topic].Next)
+	}
+	if !c.wants(m) {
 		return fmt.Errorf("%s/%d: offset %d doesn't match", m.Topic, m.Partition, m.Offset)
 	}
 	if err := c.missed(t, place, int(m.Partition), m.Offset); err != nil {
@@ -153,6 +169,10 @@ func (c *simClient) takeGap(it *Item) error {
 	case stream.GapRetention:
 		if log := t.past[place.id][g.Partition]; g.To > log.start || g.To <= g.From {
 			return fmt.Errorf("%+v: the log starts at %d", *g, log.start)
+		}
+	case stream.GapForbidden:
+		if f := c.floors[g.Topic]; f == nil || g.From >= g.To || g.To != f.Next[g.Partition] {
+			return fmt.Errorf("%+v: the floor is %v", *g, f)
 		}
 	case stream.GapTruncated:
 		if g.To >= g.From {
@@ -216,9 +236,20 @@ func (c *simClient) complete() error {
 	return nil
 }
 
+// oddOffsets is a predicate.
+type oddOffsets struct{}
+
+func (oddOffsets) Match(m *stream.Message) bool { return m.Offset%2 == 1 }
+func (oddOffsets) String() string               { return "odd" }
+
 func randomFilter(rng *rand.Rand) (f stream.Filter) {
-	if rng.IntN(2) == 0 {
+	switch rng.IntN(8) {
+	case 0, 1, 2, 3:
 		return f
+	case 4:
+		f.Where = []stream.Predicate{oddOffsets{}}
+	case 5:
+		return stream.Or(randomFilter(rng), stream.Filter{Keys: simKeys[:1], Where: []stream.Predicate{oddOffsets{}}}, stream.Filter{Types: simTypes[:1]})
 	}
 	for range rng.IntN(3) {
 		f.Keys = append(f.Keys, simKeys[rng.IntN(len(simKeys))])

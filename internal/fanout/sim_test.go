@@ -111,7 +111,12 @@ func newSim(seed uint64, logf func(string, ...any)) *sim {
 		if s.rng.IntN(3) == 0 {
 			topics = topics[:1]
 		}
-		c := &simClient{name: fmt.Sprintf("client%d", i), topics: topics, filter: randomFilter(s.rng), slow: SlowReplay}
+		c := &simClient{name: fmt.Sprintf("client%d", i), topics: topics, filter: randomFilter(s.rng), bounds: map[string]stream.Filter{}, slow: SlowReplay}
+		for _, t := range topics {
+			if s.rng.IntN(3) == 0 {
+				c.bounds[t.name] = randomFilter(s.rng)
+			}
+		}
 		if s.rng.IntN(4) == 0 {
 			c.slow = SlowClose
 		}
@@ -357,7 +362,7 @@ func (s *sim) takeBatch(c *simClient, b *Batch) error {
 			want := simFormat{}.AppendMessage(nil, it.Message, it.ID)
 			if c.format == 1 {
 				want = simBlocks{}.AppendBlock(nil, want)
-				if c.filter.All() {
+				if c.sub.cursors[0].ch.filter.All() {
 					s.tally.inside++
 				}
 			}
@@ -430,7 +435,8 @@ func (s *sim) subscribe(c *simClient) error {
 		p, _ = stream.ParsePosition(token)
 	}
 	var hubs []*Hub
-	var start []*stream.TopicPosition
+	var places []place
+	c.floors = map[string]*stream.TopicPosition{}
 	for _, t := range c.topics {
 		hub := h.hubs[t.name]
 		var at *stream.TopicPosition
@@ -440,11 +446,18 @@ func (s *sim) subscribe(c *simClient) error {
 				return nil // Subscribe would wait until the hub has heard of the re-creation
 			}
 		}
-		hubs, start = append(hubs, hub), append(start, at)
+		if at != nil && hub.id == t.id && s.rng.IntN(4) == 0 { // Subscribe waits until the hub has come to the floor's incarnation
+			c.floors[t.name] = s.randomFloor(t)
+		}
+		hubs = append(hubs, hub)
+		places = append(places, place{stream.And(c.filter, c.bounds[t.name]), at, cloned(c.floors[t.name])})
 	}
 	c.format = s.rng.IntN(len(simFormats))
-	req := Request{Filter: c.filter, Slow: c.slow, Format: c.format, Waker: wakeFunc(func() { c.woken = true })}
-	c.sub = h.newSubscription(req, hubs, start)
+	req := Request{Slow: c.slow, Format: c.format, Waker: wakeFunc(func() { c.woken = true })}
+	var err error
+	if c.sub, err = h.newSubscription(req, hubs, places); err != nil {
+		return err
+	}
 	c.woken = true
 	if token == "" {
 		token = c.sub.Position()
@@ -453,6 +466,24 @@ func (s *sim) subscribe(c *simClient) error {
 	}
 	s.trace("%s on replica %d from %v", c.name, replica, p.Topics())
 	return c.wrap(c.begin(token))
+}
+
+func cloned(p *stream.TopicPosition) *stream.TopicPosition {
+	if p == nil {
+		return nil
+	}
+	own := *p
+	own.Next = slices.Clone(p.Next)
+	return &own
+}
+
+// randomFloor returns a place somewhere in a topic.
+func (s *sim) randomFloor(t *simTopic) *stream.TopicPosition {
+	floor := &stream.TopicPosition{Topic: t.name, Incarnation: t.id}
+	for _, log := range t.past[t.id] {
+		floor.Next = append(floor.Next, log.start+s.rng.Int64N(log.end()-log.start+1))
+	}
+	return floor
 }
 
 func simBatch(b stream.Batch) (s string) {

@@ -72,20 +72,15 @@ func (s *stretch) clip(from, next int64) {
 
 // matches reports whether a filter wants a message. A type is read from its message once, whoever asks.
 func (s *stretch) matches(f stream.Filter, i int) bool {
-	m := &s.messages[i]
-	if !f.MatchKey(m.Key) {
-		return false
-	}
-	if len(f.Types) == 0 {
-		return true
-	}
-	t := s.types[i].Load()
-	if t == nil {
-		eventType := m.EventType()
-		t = &eventType
-		s.types[i].Store(t)
-	}
-	return f.MatchType(*t)
+	return f.Matches(&s.messages[i], func() string {
+		t := s.types[i].Load()
+		if t == nil {
+			eventType := s.messages[i].EventType()
+			t = &eventType
+			s.types[i].Store(t)
+		}
+		return *t
+	})
 }
 
 // findLocked returns the stretch that an offset lies in, or nil.

@@ -28,8 +28,8 @@ type Subscription struct {
 	only cursor
 	one  [1]*cursor
 
-	waker Waker
-	bell  bell // the waker when the subscriber brought none of its own
+	waker  Waker   // a bell, when the subscriber brought none of its own
+	replay *replay // until all cursors have been in step, or nil
 }
 
 // bell has something once it was rung.
@@ -87,6 +87,7 @@ func (s *Subscription) Poll(b *Batch) error {
 		}
 	}
 	s.turn++
+	s.arriveLocked()
 	b.More = b.budget <= 0 || s.err != nil
 	s.hubs.shrink(0) // frames may have been encoded
 	switch {
@@ -98,6 +99,14 @@ func (s *Subscription) Poll(b *Batch) error {
 		return s.err
 	}
 	return nil // an error lasts: it comes with the next Poll
+}
+
+// arriveLocked ends the replay that a subscription began with once all its cursors are in step.
+func (s *Subscription) arriveLocked() {
+	if s.replay != nil && !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return !c.synced }) {
+		s.replay.end()
+		s.replay = nil
+	}
 }
 
 // Unread takes back what a client didn't take of the last Poll's run: only the first written bytes of its frames, not
@@ -146,6 +155,7 @@ func (c *cursor) skip() {
 
 // Next is Poll that waits. It is for callers without a Waker.
 func (s *Subscription) Next(ctx context.Context, b *Batch) error {
+	woken, _ := s.waker.(bell)
 	for {
 		if err := s.Poll(b); err != nil || len(b.Items) > 0 || b.Run.Count > 0 {
 			return err
@@ -156,7 +166,7 @@ func (s *Subscription) Next(ctx context.Context, b *Batch) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-s.bell:
+		case <-woken:
 		}
 	}
 }
@@ -169,51 +179,72 @@ func (s *Subscription) Close() {
 		return
 	}
 	s.closed = true
+	s.detachLocked()
+	s.hubs.metrics.subscriptions.Dec()
+}
+
+func (s *Subscription) detachLocked() {
 	for _, c := range s.cursors {
 		c.leavePast()
 		c.hub.detach(c)
 	}
-	s.hubs.metrics.subscriptions.Dec()
+	s.replay.end()
+	s.replay = nil
 }
 
-// newSubscription attaches a cursor for each topic. Where start has no part for a topic it begins at the hub's end.
-// The hubs have started, and keep their users while this runs.
-func (h *Hubs) newSubscription(req Request, hubs []*Hub, start []*stream.TopicPosition) *Subscription {
-	s := &Subscription{hubs: h, waker: req.Waker, slow: req.Slow, format: req.Format}
+// newSubscription attaches a cursor for each topic, at its place. The hubs have started, and keep their users while this
+// runs. Its errors are those of bounds.
+func (h *Hubs) newSubscription(req Request, hubs []*Hub, places []place) (*Subscription, error) {
+	var under *replay
+	if slices.ContainsFunc(places, func(p place) bool { return p.start != nil }) {
+		var err error
+		if under, err = h.owners.begin(req.Owner); err != nil {
+			return nil, err
+		}
+	}
+	s := &Subscription{hubs: h, waker: req.Waker, slow: req.Slow, format: req.Format, replay: under}
 	if s.waker == nil {
-		s.bell = make(bell, 1)
-		s.waker = s.bell
+		s.waker = make(bell, 1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	filter := req.Filter.Canonical()
 	s.cursors = s.one[:0]
 	for i, hub := range hubs {
 		c := &s.only
 		if len(hubs) > 1 {
 			c = new(cursor)
 		}
-		hub.attach(c, s, filter, start[i])
+		if err := hub.attach(c, s, places[i]); err != nil {
+			s.closed = true
+			s.detachLocked()
+			return nil, err
+		}
 		s.cursors = append(s.cursors, c)
 	}
 	slices.SortFunc(s.cursors, func(a, b *cursor) int { return strings.Compare(a.hub.topic, b.hub.topic) })
 	s.told = s.positionLocked()
 	h.metrics.subscriptions.Inc()
-	return s
+	return s, nil
 }
 
-// attach adds a cursor at start, or at the hub's end when start is nil.
-func (h *Hub) attach(c *cursor, s *Subscription, filter stream.Filter, start *stream.TopicPosition) {
+// attach adds a cursor at its place, unless its filter is one too many.
+func (h *Hub) attach(c *cursor, s *Subscription, p place) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.users++
-	*c = cursor{sub: s, hub: h, ch: h.channels.join(filter, h.window.end()), epoch: h.epoch, listed: -1}
-	if start == nil {
-		c.enterStepLocked(h.window.end(), h.head)
-	} else {
-		c.own = stream.TopicPosition{Topic: h.topic, Incarnation: start.Incarnation, Next: slices.Clone(start.Next)}
-		c.listLocked()
+	ch, err := h.channels.join(p.rows, h.window.end(), h.hubs.cfg.Filters, h.hubs.cfg.Scans)
+	if err != nil {
+		return err
 	}
+	h.users++
+	*c = cursor{sub: s, hub: h, ch: ch, epoch: h.epoch, listed: -1}
+	if p.start == nil {
+		c.enterStepLocked(h.window.end(), h.head)
+		return nil
+	}
+	c.own = stream.TopicPosition{Topic: h.topic, Incarnation: p.start.Incarnation, Next: slices.Clone(p.start.Next)}
+	c.floor = p.floor
+	c.listLocked()
+	return nil
 }
 
 // detach removes a cursor.

@@ -54,7 +54,7 @@ func (e *entry) eventType() string {
 
 // matches reports whether a filter wants the entry's message.
 func (e *entry) matches(f stream.Filter) bool {
-	return f.MatchKey(e.msg.Key) && (len(f.Types) == 0 || f.MatchType(e.eventType()))
+	return f.Matches(&e.msg, e.eventType)
 }
 
 // size is what the entry holds of memory without its frames.

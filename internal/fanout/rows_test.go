@@ -1,0 +1,272 @@
+package fanout
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// own is the bound of who may read one key alone.
+func own(key string) func(string) Bound {
+	return func(string) Bound { return Bound{Filter: stream.Filter{Keys: []string{key}}} }
+}
+
+// keysOf reads until nothing comes, and returns the keys and gaps.
+func keysOf(t *testing.T, s *Subscription) (keys []string, gaps []stream.Gap) {
+	t.Helper()
+	var b Batch
+	for {
+		synctest.Wait()
+		if err := s.Poll(&b); err != nil {
+			t.Fatal(err)
+		}
+		for _, it := range b.Items {
+			if it.Gap != nil {
+				gaps = append(gaps, *it.Gap)
+			} else {
+				keys = append(keys, string(it.Message.Key))
+			}
+		}
+		if b.Run.Count > 0 {
+			t.Fatal("who has a filter gets a run of the log")
+		}
+		if !b.More && len(b.Items) == 0 && s.atRest() {
+			return keys, gaps
+		}
+	}
+}
+
+// atRest reports whether nothing is under way for the subscription.
+func (s *Subscription) atRest() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return !c.synced })
+}
+
+func TestABoundHoldsOnEveryPath(t *testing.T) {
+	for name, window := range map[string]int64{"window": 1 << 20, "history": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := newMemLog(2)
+				h := startHubs(t, Config{Window: func(string) Window { return Window{Bytes: window} }, Formats: []Format{simFormat{}}}, log)
+				first := subscribe(t, h, Request{Bound: own("a")})
+				position := first.Position()
+				for i, key := range []string{"a", "b", "a", "c"} {
+					log.produce(i%2, key, 10)
+				}
+				want := []string{"a", "a"}
+				if keys, _ := keysOf(t, first); !slices.Equal(keys, want) {
+					t.Errorf("live: %q", keys)
+				}
+				at, err := stream.ParsePosition(position)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for how, from := range map[string]From{"resumed": {Position: &at}, "earliest": {At: stream.Earliest}} {
+					if keys, _ := keysOf(t, subscribe(t, h, Request{Bound: own("a"), From: from})); !slices.Equal(keys, want) {
+						t.Errorf("%s: %q", how, keys)
+					}
+					asked := Request{Bound: own("a"), From: from, Filter: stream.Filter{Keys: []string{"b", "a"}}}
+					if keys, _ := keysOf(t, subscribe(t, h, asked)); !slices.Equal(keys, want) {
+						t.Errorf("%s, who asks for more: %q", how, keys)
+					}
+					asked.Filter.Keys = []string{"b"}
+					if keys, _ := keysOf(t, subscribe(t, h, asked)); len(keys) > 0 {
+						t.Errorf("%s, who asks for another's: %q", how, keys)
+					}
+				}
+			})
+		})
+	}
+}
+
+// TestHistoryEndsAtItsBound tries what a client can make up to get at what is older.
+func TestHistoryEndsAtItsBound(t *testing.T) {
+	for name, window := range map[string]int64{"window": 1 << 20, "history": 1} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log := newMemLog(2)
+				h := startHubs(t, Config{Window: func(string) Window { return Window{Bytes: window} }, Formats: []Format{simFormat{}}}, log)
+				keep := subscribe(t, h, Request{Format: -1})
+				for i := range 4 {
+					log.produce(i%2, "old", 10)
+				}
+				time.Sleep(time.Hour)
+				log.produce(0, "new", 10)
+				log.produce(1, "new", 10)
+				synctest.Wait()
+				defer keep.Close()
+				since := time.Now().Add(-time.Minute)
+				bound := func(string) Bound { return Bound{Since: since} }
+				forbidden := []stream.Gap{
+					{Topic: "t", Partition: 0, From: 0, To: 2, Reason: stream.GapForbidden},
+					{Topic: "t", Partition: 1, From: 0, To: 2, Reason: stream.GapForbidden},
+				}
+				at := func(id byte, next ...int64) From {
+					p := stream.NewPosition(stream.Incarnation{id}, "t", next...)
+					return From{Position: &p}
+				}
+				for how, tt := range map[string]struct {
+					from From
+					gaps []stream.Gap
+				}{
+					"earliest":                  {From{At: stream.Earliest}, nil},
+					"a time":                    {From{At: stream.AtTime(time.Now().Add(-2 * time.Hour))}, nil},
+					"an old position":           {at(1, 0, 0), forbidden},
+					"a position without a part": {at(1, 2), forbidden[1:]},
+					"a position of nothing":     {at(1), forbidden},
+				} {
+					keys, gaps := keysOf(t, subscribe(t, h, Request{Bound: bound, Format: -1, From: tt.from}))
+					slices.SortFunc(gaps, func(a, b stream.Gap) int { return int(a.Partition - b.Partition) })
+					if !slices.Equal(keys, []string{"new", "new"}) || !slices.Equal(gaps, tt.gaps) {
+						t.Errorf("%s: %q, %+v", how, keys, gaps)
+					}
+				}
+				keys, gaps := keysOf(t, subscribe(t, h, Request{Bound: bound, Format: -1, From: at(9, 7, 7)}))
+				if !slices.Equal(keys, []string{"new", "new"}) || len(gaps) != 4 {
+					t.Errorf("a position of another incarnation: %q, %+v", keys, gaps)
+				}
+			})
+		})
+	}
+}
+
+// counting is a predicate that counts how often it is asked.
+type counting struct {
+	name  string
+	asked *int
+}
+
+func (c counting) Match(m *stream.Message) bool { *c.asked++; return m.Offset%2 == 0 }
+func (c counting) String() string               { return c.name }
+
+func TestAPredicateIsAskedOnceAMessage(t *testing.T) {
+	h := handFed(0)
+	asked := 0
+	var subs []*Subscription
+	for i := range 50 {
+		f := stream.Filter{Where: []stream.Predicate{counting{"p", &asked}}}
+		if i%2 == 0 {
+			f.Keys = []string{"k", fmt.Sprint(i)} // as many filters as subscriptions
+		}
+		subs = append(subs, h.hubs.placed(Request{Filter: f, Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{nil}))
+	}
+	h.feed(nil, 0, 10)
+	if asked != 10 {
+		t.Errorf("asked %d times for 10 messages", asked)
+	}
+	for _, s := range subs {
+		if offsets, _ := drain(t, s); !slices.Equal(offsets, []int64{0, 2, 4, 6, 8}) {
+			t.Fatalf("got %d", offsets)
+		}
+		s.Close()
+	}
+	if cs := h.channels; len(cs.all)+len(cs.byKey)+len(cs.byType)+len(cs.scans)+len(cs.predicates) > 0 {
+		t.Errorf("after all have gone: %+v", cs)
+	}
+}
+
+func TestAMessageFoundTwiceComesOnce(t *testing.T) {
+	h := handFed(0)
+	f := stream.Or(stream.Filter{Keys: []string{"k"}}, stream.Filter{Types: []string{"x"}})
+	s := h.hubs.placed(Request{Filter: f, Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{nil})
+	defer s.Close()
+	typed := []stream.Header{{Name: "event-type", Value: []byte("x")}}
+	h.append(stream.Batch{Parts: []stream.PartBatch{{Next: 4, Messages: []stream.Message{
+		{Topic: "t", Offset: 0, Key: []byte("k"), Headers: typed}, {Topic: "t", Offset: 1, Headers: typed},
+		{Topic: "t", Offset: 2, Key: []byte("k")}, {Topic: "t", Offset: 3, Key: []byte("l")},
+	}}}}, time.Now())
+	if offsets, _ := drain(t, s); !slices.Equal(offsets, []int64{0, 1, 2}) {
+		t.Errorf("got %d", offsets)
+	}
+}
+
+func TestFiltersAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(1)
+		h := startHubs(t, Config{Filters: 3, Scans: 1, Formats: []Format{simFormat{}}}, log)
+		try := func(f stream.Filter) error {
+			s, err := h.Subscribe(t.Context(), Request{Topics: []string{"t"}, Filter: f, From: From{At: stream.Latest}})
+			if err == nil {
+				t.Cleanup(s.Close)
+			}
+			return err
+		}
+		asked := 0
+		scan := func(name string) stream.Filter {
+			return stream.Filter{Where: []stream.Predicate{counting{name, &asked}}}
+		}
+		for i, tt := range []struct {
+			f    stream.Filter
+			want error
+		}{
+			{stream.Filter{}, nil}, {scan("a"), nil}, {scan("a"), nil}, {scan("b"), ErrScans}, {stream.Filter{Keys: []string{"k"}}, nil},
+			{stream.Filter{Keys: []string{"l"}}, ErrFilters}, {stream.Filter{Keys: []string{"k"}}, nil},
+		} {
+			if err := try(tt.f); !errors.Is(err, tt.want) || err != nil && tt.want == nil {
+				t.Errorf("%d: %v, want %v", i, err, tt.want)
+			}
+		}
+		hub := h.list()[0]
+		if hub.users != 5 || len(hub.channels.all) != 3 {
+			t.Errorf("%d users, %d filters: something was left behind", hub.users, len(hub.channels.all))
+		}
+	})
+}
+
+func TestReplaysOfAnOwnerAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newMemLog(1)
+		log.produce(0, "k", 10)
+		h := startHubs(t, Config{ReplaysPerOwner: 2, Formats: []Format{simFormat{}}}, log)
+		try := func(owner string, from stream.At) (*Subscription, error) {
+			s, err := h.Subscribe(t.Context(), Request{Topics: []string{"t"}, Owner: owner, From: From{At: from}})
+			if err == nil {
+				t.Cleanup(s.Close)
+			}
+			return s, err
+		}
+		must := func(owner string, from stream.At) *Subscription {
+			s, err := try(owner, from)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		one := must("ann", stream.Earliest)
+		two := must("ann", stream.Earliest)
+		if _, err := try("ann", stream.Earliest); !errors.Is(err, ErrReplays) {
+			t.Errorf("a third: %v", err)
+		}
+		must("ann", stream.Latest)
+		must("bob", stream.Earliest)
+		for range 3 {
+			must("", stream.Earliest)
+		}
+		one.Close()
+		one.Close()
+		must("ann", stream.Earliest)
+		if _, err := try("ann", stream.Earliest); !errors.Is(err, ErrReplays) {
+			t.Errorf("after one has gone, a second more: %v", err)
+		}
+		keysOfAll(t, two)
+		must("ann", stream.Earliest)
+	})
+}
+
+// keysOfAll reads until the subscription has come up with its topic.
+func keysOfAll(t *testing.T, s *Subscription) {
+	t.Helper()
+	var b Batch
+	for !s.atRest() {
+		synctest.Wait()
+		if err := s.Poll(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
