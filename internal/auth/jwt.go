@@ -90,6 +90,7 @@ type issuer struct {
 	name       string
 	algorithms map[string]algorithm
 	claims     *jwt.Validator
+	skew       time.Duration
 	ring       ring
 	remote     *remoteKeys // nil if its keys are in a file
 }
@@ -140,12 +141,12 @@ func (v *Verifier) add(is Issuer, client *http.Client) error {
 	if is.ClockSkew != 0 {
 		skew = is.ClockSkew
 	}
-	to := &issuer{name: is.Issuer, algorithms: map[string]algorithm{}}
+	to := &issuer{name: is.Issuer, algorithms: map[string]algorithm{}, skew: max(0, skew)}
 	for _, a := range algs {
 		to.algorithms[a.name] = a
 	}
 	to.claims = jwt.NewValidator(jwt.WithIssuer(is.Issuer), jwt.WithAudience(is.Audience...), jwt.WithExpirationRequired(),
-		jwt.WithIssuedAt(), jwt.WithLeeway(max(0, skew)), jwt.WithTimeFunc(v.cfg.Now))
+		jwt.WithIssuedAt(), jwt.WithLeeway(to.skew), jwt.WithTimeFunc(v.cfg.Now))
 	v.issuers[is.Issuer] = to
 
 	switch {
@@ -258,18 +259,25 @@ func (is *issuer) verify(ctx context.Context, t *unverified) (*Token, error) {
 	if err := is.claims.Validate(t.named); err != nil {
 		return nil, claimsRefusal(t.named, err)
 	}
-	good := &Token{
-		Issuer: t.named.Issuer, Subject: t.named.Subject, ID: t.named.ID,
-		Expires: t.named.ExpiresAt.Time, KeyID: keyID, Algorithm: a.name, Claims: t.claims,
-	}
+	good := newToken(t)
+	good.KeyID, good.Algorithm = keyID, a.name
+	return good, nil
+}
+
+// newToken returns what a token says that has an exp and holds.
+func newToken(t *unverified) *Token {
+	good := &Token{Issuer: t.named.Issuer, Subject: t.named.Subject, ID: t.named.ID, Expires: t.named.ExpiresAt.Time, Claims: t.claims}
 	if t.named.IssuedAt != nil {
 		good.IssuedAt = t.named.IssuedAt.Time
 	}
 	if t.named.NotBefore != nil {
 		good.NotBefore = t.named.NotBefore.Time
 	}
-	return good, nil
+	return good
 }
+
+// skewOf returns how far an issuer's clock may be off.
+func (v *Verifier) skewOf(issuer string) time.Duration { return v.issuers[issuer].skew }
 
 func (is *issuer) verifySignature(ctx context.Context, t *unverified, a algorithm) (keyID string, err error) {
 	set := is.ring.set.Load()

@@ -186,10 +186,8 @@ func readKeyFile(path string) ([]byte, error) {
 	return raw, err
 }
 
-// parseSecret takes a file's bytes as they are, without the one line end that editors and `echo` put after them.
 func parseSecret(raw []byte, algs []algorithm) (*keySet, error) {
-	secret, _ := bytes.CutSuffix(raw, []byte("\n"))
-	secret, _ = bytes.CutSuffix(secret, []byte("\r"))
+	secret := secretOfFile(raw)
 	for _, a := range algs { // all of them, or some of what is configured could never be
 		if err := a.takes(secret); err != nil {
 			return nil, fmt.Errorf("%s %w", a.name, err)

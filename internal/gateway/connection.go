@@ -22,6 +22,8 @@ type connection struct {
 	feeds   []*feed
 	command atomic.Pointer[func() error] // what a WebSocket's client asks for, run between two passes; nil: nothing
 	pings   *pings                       // nil but for WebSocket
+	ends    atomic.Int64                 // when its token does, in Unix nanoseconds; may be brought forward from any goroutine
+	lease   *lease                       // nil: nothing ends it
 	spoke   time.Time                    // when something was written last, but for what a round has beside a heartbeat
 	out     outgoing
 
@@ -54,6 +56,7 @@ func (c *connection) init(g *Gateway, d driver, transport string, f frames) {
 	c.g, c.driver, c.transport, c.frames, c.out.buffers = g, d, g.metrics.of(transport), f, &g.buffers
 	c.spoke = time.Now()
 	c.round = c.spoke
+	c.ends.Store(forever)
 }
 
 // obey runs the command that is there, if there is one. Its error is the connection's end.
@@ -115,6 +118,7 @@ func (c *connection) unsubscribe() {
 
 // close lets go of what the connection holds.
 func (c *connection) close() {
+	c.g.leases.remove(c.lease)
 	c.unsubscribe()
 	c.out.reset()
 }
@@ -197,10 +201,14 @@ func (c *connection) hasRounds() bool { return c.pings != nil } // only a WebSoc
 
 // due returns when keepAlive is to be called next.
 func (c *connection) due() time.Time {
+	due := c.spoke.Add(c.g.cfg.Heartbeat)
 	if c.hasRounds() && c.round.Before(c.spoke) {
-		return c.round.Add(c.g.cfg.Heartbeat)
+		due = c.round.Add(c.g.cfg.Heartbeat)
 	}
-	return c.spoke.Add(c.g.cfg.Heartbeat)
+	if l := c.lease; l != nil && l.due().Before(due) {
+		due = l.due()
+	}
+	return due
 }
 
 // keepAlive does what is due after a time. A round is due every Heartbeat: positions that moved past what filters left out,
@@ -209,6 +217,10 @@ func (c *connection) due() time.Time {
 // a Heartbeat.
 func (c *connection) keepAlive(ctx context.Context) error {
 	now, half, spoke := c.driver.now(), c.g.cfg.Heartbeat/2, c.spoke
+	if err := c.expired(now); err != nil {
+		return c.end(ctx, err)
+	}
+	c.notify(now)
 	round, silent := now.Sub(c.round) >= half, now.Sub(spoke) >= half
 	if !c.hasRounds() {
 		round = silent

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -32,7 +33,10 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		notAcceptable.with(err.Error()).write(w)
 		return
 	}
-	req, err := g.eventsRequest(r, mediaType)
+	grant, req, err := g.eventsRequest(r, &v, mediaType)
+	if err == nil {
+		err = g.keepSession(w, r, grant)
+	}
 	if err != nil {
 		g.refuse(w, r, err)
 		return
@@ -42,7 +46,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		f = gzipped{f}
 	}
 	if ws := g.takers(r); ws != nil && mediaType == sseType {
-		outlives = ws.takeEvents(w, r, v, req, f, transport)
+		outlives = ws.takeEvents(w, r, v, grant, req, f, transport)
 		return
 	}
 	out := g.newStreamWriter(w, r)
@@ -52,6 +56,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
+	l.admit(grant)
 	l.transport.begin()
 	stop := context.AfterFunc(g.killed, out.cut)
 	defer stop()
@@ -68,16 +73,25 @@ func (c *connection) ended(err error, topics []string) {
 	c.g.logEnd(c.transport.name, topics, err)
 }
 
-func (g *Gateway) eventsRequest(r *http.Request, mediaType string) (request, error) {
-	grant, err := g.access.Grant(r)
+func (g *Gateway) eventsRequest(r *http.Request, v *visit, mediaType string) (*auth.Grant, request, error) {
+	grant, err := g.admit(r, v)
 	if err != nil {
-		return request{}, err
+		return nil, request{}, err
 	}
 	req, err := g.parseRequest(r, grant, mediaType == sseType)
 	if err == nil && len(req.Topics) == 0 {
 		err = stream.BadField("topic", "no topic is given")
 	}
-	return req, err
+	return grant, req, err
+}
+
+// admit returns what a request may do, and counts it in as its subject's.
+func (g *Gateway) admit(r *http.Request, v *visit) (*auth.Grant, error) {
+	grant, err := g.access.Admit(r)
+	if err == nil {
+		err = g.limiter.identify(v, owner(grant.Identity()))
+	}
+	return grant, err
 }
 
 func framesFor(req request, mediaType string) (f frames, transport string) {

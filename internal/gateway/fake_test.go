@@ -254,11 +254,17 @@ var faces = map[string]func(*testing.T, Config) *face{"taken over": newFace, "by
 // newPlainFace returns a gateway that doesn't run: each connection has a loop.
 func newPlainFace(t *testing.T, cfg Config) *face {
 	t.Helper()
+	return faceOf(t, cfg, openAccess(t))
+}
+
+// faceOf returns a gateway with somebody at its door, that doesn't run.
+func faceOf(t *testing.T, cfg Config, access *auth.Access) *face {
+	t.Helper()
 	if cfg.Metrics == nil {
 		cfg.Metrics = prometheus.NewRegistry()
 	}
 	f := &face{hubs: newFakeHubs(), topics: &fakeTopics{}}
-	f.Gateway = newGateway(cfg, f.hubs, f.topics, openAccess(t))
+	f.Gateway = newGateway(cfg, f.hubs, f.topics, access)
 	serve := func(s *httptest.Server) string {
 		s.Start()
 		t.Cleanup(s.Close)

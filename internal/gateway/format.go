@@ -24,6 +24,7 @@ type frames interface {
 	appendGap(dst []byte, gap *stream.Gap, id string) []byte
 	appendError(dst []byte, id string, p problem) []byte
 	appendHeartbeat(dst []byte) []byte
+	appendExpiring(dst []byte, ends time.Time) []byte     // the token ends then, and the stream with it
 	appendRestart(dst []byte, retry time.Duration) []byte // the last words of a gateway that stops
 }
 

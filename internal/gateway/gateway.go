@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"maps"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -38,6 +39,12 @@ type Config struct {
 	// before its connection is closed. Default 30 s.
 	WriteTimeout time.Duration
 
+	// ExpiryNotice is how long before its token's end a stream is told of it. Default 1 min.
+	ExpiryNotice time.Duration
+
+	// AuthTimeout is how long a WebSocket that was opened without a token may take for its first auth frame. Default 10 s.
+	AuthTimeout time.Duration
+
 	// MaxTopics bounds the topics of one subscription. Each adds to the position that comes with every event.
 	// Default 64.
 	MaxTopics int
@@ -55,6 +62,11 @@ type Config struct {
 
 	// Checks are what /readyz asks, by name. The gateway is ready while all return nil. They have 2 s.
 	Checks map[string]func(context.Context) error
+
+	// Revocations is a compacted topic that carries what one replica revokes to all; "": there is none, and each replica
+	// revokes for itself. It isn't served. Publisher writes to it.
+	Revocations string
+	Publisher   stream.Publisher
 
 	// Limits bounds what clients may take. Its zero value bounds nothing.
 	Limits Limits
@@ -75,6 +87,8 @@ func (cfg Config) withDefaults() Config {
 	cfg.RetrySpread = cmp.Or(cfg.RetrySpread, 2*time.Second)
 	cfg.Drain = cmp.Or(cfg.Drain, 10*time.Second)
 	cfg.WriteTimeout = cmp.Or(cfg.WriteTimeout, 30*time.Second)
+	cfg.ExpiryNotice = cmp.Or(cfg.ExpiryNotice, time.Minute)
+	cfg.AuthTimeout = cmp.Or(cfg.AuthTimeout, 10*time.Second)
 	cfg.MaxTopics = cmp.Or(cfg.MaxTopics, 64)
 	cfg.MaxSubscriptions = cmp.Or(cfg.MaxSubscriptions, 16)
 	if cfg.Served == nil {
@@ -116,12 +130,15 @@ func (h fanoutHubs) subscribe(ctx context.Context, req fanout.Request) (subscrip
 
 // Gateway serves streams until Shutdown.
 type Gateway struct {
-	cfg     Config
-	hubs    hubs
-	topics  *topicList
-	access  *auth.Access
-	metrics *metrics
-	limiter *limiter
+	cfg       Config
+	hubs      hubs
+	topics    *topicList
+	access    *auth.Access
+	metrics   *metrics
+	limiter   *limiter
+	leases    leases
+	following following // what other replicas have revoked
+
 	buffers sync.Pool // of *[]byte, for what is about to be written
 	batches sync.Pool // of *fanout.Batch, empty; a connection has one only while it polls
 
@@ -145,6 +162,14 @@ func New(cfg Config, hubs *fanout.Hubs, topics stream.Topics, access *auth.Acces
 func newGateway(cfg Config, hubs hubs, topics stream.Topics, access *auth.Access) *Gateway {
 	cfg = cfg.withDefaults()
 	g := &Gateway{cfg: cfg, hubs: hubs, topics: newTopicList(topics), access: access, metrics: newMetrics(cfg.Metrics)}
+	if topic := cfg.Revocations; topic != "" {
+		g.cfg.Served = func(name string) bool { return name != topic && cfg.Served(name) }
+		g.cfg.Checks = maps.Clone(cfg.Checks)
+		if g.cfg.Checks == nil {
+			g.cfg.Checks = map[string]func(context.Context) error{}
+		}
+		g.cfg.Checks["revocations"] = g.following.check
+	}
 	g.limiter = newLimiter(cfg.Limits, g.metrics)
 	g.draining, g.drain = context.WithCancel(context.Background())
 	g.killed, g.kill = context.WithCancel(context.Background())

@@ -77,6 +77,10 @@ func (f gzipped) appendHeartbeat(dst []byte) []byte {
 	return f.pack(f.frames.appendHeartbeat(dst), len(dst))
 }
 
+func (f gzipped) appendExpiring(dst []byte, ends time.Time) []byte {
+	return f.pack(f.frames.appendExpiring(dst, ends), len(dst))
+}
+
 func (f gzipped) appendRestart(dst []byte, retry time.Duration) []byte {
 	return f.pack(f.frames.appendRestart(dst, retry), len(dst))
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"github.com/goodgo/streamgw/internal/stream"
@@ -57,6 +58,11 @@ func appendOneLine(dst, value []byte) []byte {
 		panic(err) // it is valid
 	}
 	return b.Bytes()
+}
+
+// appendExpires appends the member expires, in whole seconds.
+func appendExpires(dst []byte, at time.Time) []byte {
+	return append(at.UTC().AppendFormat(append(dst, `"expires":"`...), time.RFC3339), '"')
 }
 
 const hexDigits = "0123456789abcdef"

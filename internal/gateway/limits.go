@@ -141,6 +141,13 @@ func (l *limiter) over(limit string, err error) error {
 	return err
 }
 
+// count returns how many streams there are.
+func (l *limiter) count() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
 // leave counts a stream out.
 func (l *limiter) leave(v visit) {
 	l.mu.Lock()

@@ -67,10 +67,14 @@ var always = func() <-chan struct{} {
 
 func (l *loop) passes(ctx context.Context) error {
 	l.spoke, l.round = time.Now(), time.Now()
-	heartbeat := time.NewTimer(l.g.cfg.Heartbeat)
+	heartbeat := time.NewTimer(time.Until(l.due()))
 	defer heartbeat.Stop()
 	for {
-		if err := l.obey(); err != nil {
+		err := l.expired(time.Now())
+		if err == nil {
+			err = l.obey()
+		}
+		if err != nil {
 			return l.end(ctx, err)
 		}
 		more, err := l.pass(ctx)

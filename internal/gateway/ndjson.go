@@ -14,6 +14,7 @@ import (
 //	                                                       a record (format=record), as appendRecord has it
 //	{"type":"gap","topic":T,"partition":N,"from":N,"to":N,"reason":R,"position":P}
 //	{"type":"heartbeat"}
+//	{"type":"expiring","expires":TIME}                     the token's end is near, and the stream's with it
 //	{"type":"error","problem":{…}}                         and then the stream ends
 type ndjson struct {
 	record bool
@@ -61,6 +62,10 @@ func (f ndjson) appendError(dst []byte, id string, p problem) []byte {
 
 func (f ndjson) appendHeartbeat(dst []byte) []byte {
 	return append(dst, `{"type":"heartbeat"}`+"\n"...)
+}
+
+func (f ndjson) appendExpiring(dst []byte, ends time.Time) []byte {
+	return append(appendExpires(append(dst, `{"type":"expiring",`...), ends), "}\n"...)
 }
 
 // appendRestart tells why the stream ends: an end without a word would look like a cut.

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -21,9 +22,15 @@ type network struct {
 
 func newNetwork(t *testing.T, cfg Config) *network {
 	t.Helper()
+	return guardedNetwork(t, cfg, openAccess(t))
+}
+
+// guardedNetwork returns one with somebody at its door.
+func guardedNetwork(t *testing.T, cfg Config, access *auth.Access) *network {
+	t.Helper()
 	n := &network{hubs: newFakeHubs(), registry: prometheus.NewRegistry(), dialled: make(chan net.Conn), closed: make(chan struct{})}
 	cfg.Metrics = n.registry
-	n.Gateway = newGateway(cfg, n.hubs, &fakeTopics{}, openAccess(t))
+	n.Gateway = newGateway(cfg, n.hubs, &fakeTopics{}, access)
 	server := Server(n.Public(), nil)
 	ended := make(chan struct{})
 	go func() {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/coder/websocket"
+	"github.com/goodgo/streamgw/internal/auth"
+	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -106,6 +108,11 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	p := problemOf(err)
 	g.noteRefusal(r.URL.Path, p, err)
+	if errors.Is(err, auth.ErrTicketExpired) && wantsStream(r) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.WriteHeader(http.StatusNoContent) // which ends an EventSource for good: its page takes a new ticket
+		return
+	}
 	retry := g.retry(g.cfg.RetrySpread)
 	if p.passing() && wantsStreamedRefusal(r) {
 		out := g.newStreamWriter(w, r)
@@ -127,6 +134,11 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // noteRefusal counts a refusal, and logs its cause where that is a fault of ours: the client isn't told.
 func (g *Gateway) noteRefusal(of string, p problem, err error) {
 	g.metrics.refused(p)
+	for limit, over := range map[string]error{"filters": fanout.ErrFilters, "scans": fanout.ErrScans, "replaysPerSubject": fanout.ErrReplays} {
+		if errors.Is(err, over) {
+			g.metrics.limited.WithLabelValues(limit).Inc()
+		}
+	}
 	if p.Status == http.StatusInternalServerError {
 		g.cfg.Log.Error("request refused", "of", of, "error", err)
 	} else {
@@ -136,8 +148,11 @@ func (g *Gateway) noteRefusal(of string, p problem, err error) {
 
 // wantsStreamedRefusal reports whether a request is an EventSource's of a browser, or says that it is like one.
 func wantsStreamedRefusal(r *http.Request) bool {
-	if kind, err := negotiate(r); err != nil || kind != sseType || r.URL.Path != "/v1/events" {
-		return false
-	}
-	return r.Header.Get("Sec-Fetch-Mode") != "" || r.URL.Query().Get("refuse") == "stream"
+	return wantsStream(r) && (r.Header.Get("Sec-Fetch-Mode") != "" || r.URL.Query().Get("refuse") == "stream")
+}
+
+// wantsStream reports whether a request is for Server-Sent Events.
+func wantsStream(r *http.Request) bool {
+	kind, err := negotiate(r)
+	return err == nil && kind == sseType && r.URL.Path == "/v1/events"
 }

@@ -21,6 +21,7 @@ type request struct {
 
 	topicField     string // the parameter or member that Topics were taken from
 	positionField  string // the parameter, header or member that From was taken from
+	plural         string // as in wish
 	record         bool   // format=record
 	named          bool   // event=type
 	heartbeatEvent bool   // heartbeat=event
@@ -38,7 +39,10 @@ type wish struct {
 }
 
 // notYet are parameters of the design that this version doesn't have.
-var notYet = []string{"snapshot", "filter", "skip", "conflate", "cloudevents", "ticket", "access_token"}
+var notYet = []string{"snapshot", "filter", "skip", "conflate", "cloudevents"}
+
+// credentials are the parameters that say who asks: they are for access to read.
+var credentials = []string{"access_token", "ticket"}
 
 // repeatable are the parameters that may be given more than once, for OR.
 var repeatable = []string{"topic", "key", "type"}
@@ -46,7 +50,7 @@ var repeatable = []string{"topic", "key", "type"}
 // parseRequest reads the request of a stream from its query and headers. Its errors are [stream.Error] and name the
 // field at fault. sse allows the parameters that only mean something there. A request without a topic has no Topics
 // and is only complete for a WebSocket.
-func (g *Gateway) parseRequest(r *http.Request, grant auth.Grant, sse bool) (request, error) {
+func (g *Gateway) parseRequest(r *http.Request, grant *auth.Grant, sse bool) (request, error) {
 	query, err := parseQuery(r.URL.RawQuery)
 	if err != nil {
 		return request{}, err
@@ -57,7 +61,7 @@ func (g *Gateway) parseRequest(r *http.Request, grant auth.Grant, sse bool) (req
 		value := query.Get(name)
 		var err error
 		switch name {
-		case "topic", "key", "type", "lastEventId":
+		case "topic", "key", "type", "lastEventId", "access_token", "ticket":
 		case "from":
 			w.from = &value
 		case "format":
@@ -135,8 +139,8 @@ func (w *wish) asksForEvents() bool {
 }
 
 // fill checks a wish and puts it into req.
-func (g *Gateway) fill(req *request, w wish, grant auth.Grant) (err error) {
-	req.topicField = "topic" + w.plural
+func (g *Gateway) fill(req *request, w wish, grant *auth.Grant) (err error) {
+	req.topicField, req.plural = "topic"+w.plural, w.plural
 	if len(w.topics) > 0 {
 		if req.Topics, err = g.checkTopics(w.topics, req.topicField, grant); err != nil {
 			return err
@@ -146,6 +150,9 @@ func (g *Gateway) fill(req *request, w wish, grant auth.Grant) (err error) {
 		return err
 	}
 	if req.From, req.positionField, err = w.start(); err != nil {
+		return err
+	}
+	if err := req.restrict(grant); err != nil {
 		return err
 	}
 	if w.format != nil {
@@ -167,7 +174,7 @@ func (g *Gateway) fill(req *request, w wish, grant auth.Grant) (err error) {
 }
 
 // checkTopics returns the topics, each once. One that may not be served is answered like one that doesn't exist.
-func (g *Gateway) checkTopics(topics []string, field string, grant auth.Grant) ([]string, error) {
+func (g *Gateway) checkTopics(topics []string, field string, grant *auth.Grant) ([]string, error) {
 	if len(topics) > g.cfg.MaxTopics {
 		return nil, stream.BadField(field, "%d topics are more than the %d that a subscription may have", len(topics), g.cfg.MaxTopics)
 	}
@@ -182,6 +189,8 @@ func (g *Gateway) checkTopics(topics []string, field string, grant auth.Grant) (
 			return nil, stream.BadField(field, "%q can't be a topic's name", shorten(t))
 		case stream.InternalTopic(t) || !g.cfg.Served(t):
 			return nil, &stream.Error{Kind: stream.NotFound, Field: field, Detail: "there is no topic " + t}
+		case grant == nil:
+			return nil, errNoAuthYet
 		case !grant.MayRead(t):
 			return nil, &stream.Error{Kind: stream.Forbidden, Field: field, Detail: "topic " + t + " may not be read with this token"}
 		}

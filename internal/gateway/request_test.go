@@ -67,7 +67,6 @@ func TestWrongRequests(t *testing.T) {
 		"slow not yet":          {"/v1/events?topic=orders&slow=conflate", "", 400, "bad-request", "slow", "this version"},
 		"snapshot not yet":      {"/v1/events?topic=orders&snapshot=true", "", 400, "bad-request", "snapshot", "this version"},
 		"filter not yet":        {"/v1/events?topic=orders&filter=true", "", 400, "bad-request", "filter", "this version"},
-		"ticket not yet":        {"/v1/events?topic=orders&ticket=x", "", 400, "bad-request", "ticket", "this version"},
 		"heartbeat":             {"/v1/events?topic=orders&heartbeat=yes", "", 400, "bad-request", "heartbeat", "comment or event"},
 		"event":                 {"/v1/events?topic=orders&event=name", "", 400, "bad-request", "event", "type or absent"},
 		"refuse":                {"/v1/events?topic=orders&refuse=me", "", 400, "bad-request", "refuse", "stream or absent"},
@@ -225,7 +224,7 @@ func TestWhatARequestAsksFor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequest("GET", "/v1/events?"+tt.query, nil)
 			r.Header["Last-Event-Id"] = []string{tt.header}
-			grant, _ := g.access.Grant(r)
+			grant, _ := g.access.Admit(r)
 			got, err := g.parseRequest(r, grant, true)
 			if err != nil {
 				t.Fatal(err)
@@ -296,7 +295,7 @@ func FuzzQuery(f *testing.F) {
 	f.Fuzz(func(t *testing.T, query, lastID string) {
 		for _, sse := range []bool{true, false} {
 			r := &http.Request{URL: &url.URL{Path: "/v1/events", RawQuery: query}, Header: http.Header{"Last-Event-Id": {lastID}}}
-			grant, _ := g.access.Grant(r)
+			grant, _ := g.access.Admit(r)
 			req, err := g.parseRequest(r, grant, sse)
 			if err != nil {
 				p := problemOf(err)

@@ -43,6 +43,7 @@ func (g *Gateway) Public() http.Handler {
 	r.Get("/v1/events", g.serveEvents)
 	r.Get("/v1/ws", g.serveWebSocket)
 	r.Get("/v1/topics", g.serveTopics)
+	r.Post("/v1/tickets", g.serveTickets)
 	r.Get("/readyz", g.serveReadyPublic)
 	return r
 }
@@ -53,6 +54,8 @@ func (g *Gateway) Admin() http.Handler {
 	r.Get("/livez", serveLive)
 	r.Get("/readyz", g.serveReadyAdmin)
 	r.Get("/v1/hubs", g.serveHubs)
+	r.Get("/v1/connections", g.serveConnections)
+	r.Delete("/v1/connections", g.serveRevoke)
 	if g.cfg.Metrics != nil {
 		r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(g.cfg.Metrics, promhttp.HandlerOpts{Registry: g.cfg.Metrics}))
 	}

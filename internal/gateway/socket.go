@@ -90,6 +90,9 @@ func (s *socket) Write(frame []byte) (int, error) {
 	return len(frame), nil
 }
 
+// answer takes one that is an answer to the client's.
+func (s *socket) answer(frame []byte) { _, _ = s.Write(frame) } // it never fails
+
 // Close lets go of the connection once what is queued is written.
 func (s *socket) Close() error {
 	s.c.leave(errClientGone)
@@ -146,7 +149,7 @@ func (s *socket) hear(b []byte, err error) (busy bool) {
 
 // skipPongs returns b without the whole pongs that it begins with.
 func skipPongs(b []byte) []byte {
-	const pong, masked, mostOfControl = final | 0xa, 0x80, 125
+	const pong, masked, mostOfControl = final | opPong, 0x80, 125
 	for len(b) >= 2 && b[0] == pong && b[1] >= masked && b[1] <= masked|mostOfControl {
 		n := 2 + 4 + int(b[1]&^masked)
 		if len(b) < n {
@@ -181,7 +184,7 @@ func (s *socket) converse() (err error) {
 			err = panicked(r)
 		}
 	}()
-	ws, err := s.session.accept(&replay{s: s, header: make(http.Header)}, s.handshake())
+	ws, err := s.session.accept(&replay{s: s, header: make(http.Header)}, s.handshake(), s.answer)
 	if err != nil {
 		return err
 	}
@@ -303,10 +306,10 @@ func (in *inbound) begin() {
 
 // takeWebSocket serves a WebSocket on its request's connection, without a goroutine. It reports whether it outlives the
 // request.
-func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit, grant auth.Grant, req request) (outlives bool) {
+func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit, grant *auth.Grant, req request) (outlives bool) {
 	g, c := ws.g, ws.newTaken("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent})
 	c.visit = v
-	s := &webSocketSession{g: g, grant: grant, c: &c.connection, deflate: g.deflateFor(r)}
+	s := &webSocketSession{g: g, grant: grant, visit: &c.visit, c: &c.connection, deflate: g.deflateFor(r)}
 	var own *feed
 	if len(req.Topics) > 0 {
 		own = &c.first
@@ -315,12 +318,14 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit
 			g.refuse(w, r, err)
 			return false
 		}
+		own.remember(grant, req)
 		c.hold(own)
 	}
+	c.admit(grant)
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	c.socket = &socket{c: c, session: s}
 	c.pings = &pings{heard: &c.socket.heard}
-	answered, err := s.accept(&taking{ResponseWriter: w, c: c}, r)
+	answered, err := s.accept(&taking{ResponseWriter: w, c: c}, r, c.socket.answer)
 	if err == nil {
 		runtime.SetFinalizer(answered, nil) // it isn't used
 		if own != nil {

@@ -153,6 +153,10 @@ func (f sse) appendError(dst []byte, id string, p problem) []byte {
 
 func (f sse) appendHeartbeat(dst []byte) []byte { return append(dst, ":\n\n"...) }
 
+func (f sse) appendExpiring(dst []byte, ends time.Time) []byte {
+	return appendControl(dst, "expiring", append(appendExpires([]byte("{"), ends), '}'))
+}
+
 func (f sse) appendRestart(dst []byte, retry time.Duration) []byte {
 	return append(appendRetry(dst, retry), '\n')
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 )
@@ -168,7 +169,7 @@ func (g *Gateway) takers(r *http.Request) *writers {
 
 // takeEvents serves a stream of events on its request's connection, without net/http: one without chunks, that ends with
 // the connection. It reports whether the stream outlives the request.
-func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, req request, f frames, transport string) (outlives bool) {
+func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, grant *auth.Grant, req request, f frames, transport string) (outlives bool) {
 	g, c := ws.g, ws.newTaken(transport, f)
 	c.visit = v
 	feed := &c.first
@@ -177,6 +178,7 @@ func (ws *writers) takeEvents(w http.ResponseWriter, r *http.Request, v visit, r
 		g.refuse(w, r, err)
 		return false
 	}
+	c.admit(grant)
 	begin := beginBody(f, w.Header())
 	c.out.buf = append(appendStreamHead(c.out.own(), r, w.Header(), time.Now()), begin...)
 	c.hold(feed)

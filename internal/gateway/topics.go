@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/fanout"
@@ -32,7 +33,7 @@ type windowInfo struct {
 
 // serveTopics answers GET /v1/topics: the topics that the request may read.
 func (g *Gateway) serveTopics(w http.ResponseWriter, r *http.Request) {
-	grant, err := g.access.Grant(r)
+	grant, err := g.access.Admit(r)
 	if err == nil {
 		err = noParameters(r)
 	}
@@ -60,7 +61,9 @@ func (g *Gateway) serveTopics(w http.ResponseWriter, r *http.Request) {
 func noParameters(r *http.Request) error {
 	query, err := parseQuery(r.URL.RawQuery)
 	for name := range query {
-		return unknownParameter(name)
+		if !slices.Contains(credentials, name) {
+			return unknownParameter(name)
+		}
 	}
 	return err
 }

@@ -47,11 +47,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, &stream.Error{Kind: stream.Forbidden, Field: "Origin", Detail: "pages of this origin may not open a WebSocket"})
 		return
 	}
-	grant, err := g.access.Grant(r)
-	var req request
-	if err == nil {
-		req, err = g.parseRequest(r, grant, false)
-	}
+	grant, req, err := g.webSocketRequest(r, &v)
 	if err != nil {
 		g.refuse(w, r, err)
 		return
@@ -63,7 +59,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	l := g.newLoop("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
-	s := &webSocketSession{g: g, grant: grant, c: &l.connection, loop: l, ctx: ctx, cancel: cancel, deflate: g.deflateFor(r)}
+	s := &webSocketSession{g: g, grant: grant, c: &l.connection, loop: l, visit: &v, ctx: ctx, cancel: cancel, deflate: g.deflateFor(r)}
 	var own *feed
 	if len(req.Topics) > 0 {
 		own = &feed{frames: webSocketFrames{record: req.record, deflate: s.deflate}}
@@ -71,8 +67,24 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			g.refuse(w, r, err)
 			return
 		}
+		own.remember(grant, req)
 	}
+	s.c.admit(grant)
 	s.serve(w, r, own)
+}
+
+// webSocketRequest returns what a handshake may do and asks for. One without a token asks for nothing: it may bring one in
+// its first frame.
+func (g *Gateway) webSocketRequest(r *http.Request, v *visit) (*auth.Grant, request, error) {
+	grant, err := g.admit(r, v)
+	if err == auth.ErrNoToken && !r.URL.Query().Has("topic") {
+		grant, err = nil, nil
+	}
+	if err != nil {
+		return nil, request{}, err
+	}
+	req, err := g.parseRequest(r, grant, false)
+	return grant, req, err
 }
 
 // checkHandshake says in problem details what the library would say in plain text.
@@ -113,7 +125,8 @@ func validKey(key string) bool {
 // the connection's driver touches the feeds.
 type webSocketSession struct {
 	g      *Gateway
-	grant  auth.Grant
+	grant  *auth.Grant // nil until a token has come; the reader's
+	visit  *visit
 	c      *connection
 	loop   *loop // nil when a writer drives the connection
 	ws     *websocket.Conn
@@ -153,8 +166,9 @@ func (p *pings) written(now time.Time) {
 
 var errNoAnswer = fmt.Errorf("no ping was answered: %w", os.ErrDeadlineExceeded)
 
-// accept upgrades a connection whose handshake and origin were checked.
-func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request) (*websocket.Conn, error) {
+// accept upgrades a connection whose handshake and origin were checked. Pings are answered with control, since the library
+// takes one that crosses its close frame for an error, and then waits for no answer.
+func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request, control func(frame []byte)) (*websocket.Conn, error) {
 	compression := websocket.CompressionDisabled
 	if s.deflate > 0 {
 		compression = websocket.CompressionNoContextTakeover
@@ -163,6 +177,10 @@ func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request) (*webs
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // the origin was checked
 		CompressionMode:    compression,
+		OnPingReceived: func(_ context.Context, payload []byte) bool {
+			control(append([]byte{final | opPong, byte(len(payload))}, payload...))
+			return false
+		},
 	})
 	if err == nil {
 		ws.SetReadLimit(readLimit) // of what a compressed frame has too
@@ -173,11 +191,12 @@ func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request) (*webs
 // serve upgrades the connection and runs it by its loop, while another goroutine reads. own is the query's subscription, or nil.
 func (s *webSocketSession) serve(w http.ResponseWriter, r *http.Request, own *feed) {
 	h := &hijacker{ResponseWriter: w, timeout: s.g.cfg.WriteTimeout}
-	ws, err := s.accept(h, r)
+	ws, err := s.accept(h, r, func(frame []byte) { _, _ = h.conn.Write(frame) }) // if that fails, so does all else
 	if err != nil {
 		if own != nil {
 			own.sub.Close()
 		}
+		s.c.close()
 		s.g.cfg.Log.Debug("upgrade refused", "error", err)
 		return
 	}

@@ -442,9 +442,9 @@ func FuzzClientFrame(f *testing.F) {
 	})
 }
 
-func everything(t testing.TB) auth.Grant {
+func everything(t testing.TB) *auth.Grant {
 	t.Helper()
-	grant, err := openAccess(t).Grant(nil)
+	grant, err := openAccess(t).Admit(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

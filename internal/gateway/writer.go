@@ -339,7 +339,11 @@ func (w *writer) turn(c *taken) error {
 		c.restart(ctx)
 		return errDraining
 	}
-	if err := c.obey(); err != nil {
+	err := c.expired(w.clock)
+	if err == nil {
+		err = c.obey()
+	}
+	if err != nil {
 		return c.end(ctx, err)
 	}
 	more, err := c.pass(ctx)

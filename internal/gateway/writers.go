@@ -23,8 +23,17 @@ var errStopped = errors.New("the writers have stopped")
 
 // Run serves streams on connections that it takes over from net/http, without a goroutine or a timer for each: those
 // over plain TCP, on Linux. Others, and all of a Gateway that doesn't Run, have a goroutine each. It returns when ctx
-// ends; streams that are left then are cut, so Shutdown comes first.
+// ends; streams that are left then are cut, so Shutdown comes first. It also takes over what other replicas have revoked.
 func (g *Gateway) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	following.Go(func() { g.followRevocations(ctx) })
+	defer following.Wait()
+	defer cancel()
+	return g.runWriters(ctx)
+}
+
+func (g *Gateway) runWriters(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	watch, err := newWatcher()

@@ -15,6 +15,7 @@ import (
 //
 //	{"type":"subscribe","id":I,"topics":[T],"keys":[K],"types":[E],"from":F,"format":"value"|"record","slow":"replay"|"close"}
 //	{"type":"unsubscribe","id":I}
+//	{"type":"auth","token":T}      a token: the first one, if the handshake brought none, or one that takes the earlier one's place
 //	{"type":"ping","id":I}         id as the client likes, or none; it comes back with the pong
 //
 // All but type, and for a subscription id and topics, may be left out. A subscribe's members mean what the parameters
@@ -28,6 +29,7 @@ type clientFrame struct {
 	From   *string  `json:"from"`
 	Format *string  `json:"format"`
 	Slow   *string  `json:"slow"`
+	Token  string   `json:"token"`
 }
 
 // members are what a frame of each type may have.
@@ -35,10 +37,11 @@ var members = map[string][]string{
 	"subscribe":   {"type", "id", "topics", "keys", "types", "from", "format", "slow"},
 	"unsubscribe": {"type", "id"},
 	"ping":        {"type", "id"},
+	"auth":        {"type", "token"},
 }
 
 // laterFrames are frames of the design that this version doesn't have.
-const laterFrames = " publish auth "
+const laterFrames = " publish "
 
 // maxID bounds the bytes of a subscription's id, which comes back with each of its events.
 const maxID = 64
@@ -57,7 +60,7 @@ func parseFrame(text []byte) (clientFrame, error) {
 		want string
 	}{
 		{"type", &f.Type, "a string"}, {"id", &f.ID, "a string"}, {"from", &f.From, "a string"},
-		{"format", &f.Format, "a string"}, {"slow", &f.Slow, "a string"},
+		{"format", &f.Format, "a string"}, {"slow", &f.Slow, "a string"}, {"token", &f.Token, "a string"},
 		{"topics", &f.Topics, "a list of strings"}, {"keys", &f.Keys, "a list of strings"}, {"types", &f.Types, "a list of strings"},
 	} {
 		value, ok := raw[member.name]
@@ -89,7 +92,10 @@ func (f *clientFrame) check(raw map[string]json.RawMessage) error {
 	if f.ID != nil && len(*f.ID) > maxID {
 		return stream.BadField("id", "has more than %d bytes", maxID)
 	}
-	if f.Type == "ping" {
+	switch {
+	case f.Type == "auth" && f.Token == "":
+		return stream.BadField("token", "is missing")
+	case f.Type == "ping" || f.Type == "auth":
 		return nil
 	}
 	if f.ID == nil || *f.ID == "" {
@@ -113,7 +119,7 @@ func unknownMember(name string) error {
 }
 
 // request returns what a subscribe frame asks for.
-func (f *clientFrame) request(g *Gateway, grant auth.Grant) (request, error) {
+func (f *clientFrame) request(g *Gateway, grant *auth.Grant) (request, error) {
 	var req request
 	err := g.fill(&req, wish{
 		topics: f.Topics, keys: f.Keys, types: f.Types, from: f.From, format: f.Format, slow: f.Slow, plural: "s",

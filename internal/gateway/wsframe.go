@@ -22,6 +22,8 @@ import (
 //	{"type":"gap","topic":T,"partition":N,"from":N,"to":N,"reason":R,"position":P,"id":I}
 //	{"type":"error","problem":{…},"position":P,"id":I}
 //	{"type":"heartbeat"}
+//	{"type":"expiring","expires":TIME}         the token's end is near: an auth frame with another one is expected
+//	{"type":"authenticated","expires":TIME}    the answer to that
 type webSocketFrames struct {
 	record         bool
 	id             string // of the subscription; "" for the query's own
@@ -105,6 +107,21 @@ func (f webSocketFrames) appendHeartbeat(dst []byte) []byte {
 	return f.appendType(dst, "heartbeat")
 }
 
+func (f webSocketFrames) appendExpiring(dst []byte, ends time.Time) []byte {
+	return f.appendLease(dst, "expiring", ends)
+}
+
+// appendLease appends a frame about the time that a connection has.
+func (f webSocketFrames) appendLease(dst []byte, name string, ends time.Time) []byte {
+	return f.appendText(dst, func(dst []byte) []byte {
+		dst = append(append(append(dst, `{"type":"`...), name...), '"')
+		if !ends.IsZero() {
+			dst = appendExpires(append(dst, ','), ends)
+		}
+		return append(dst, '}')
+	})
+}
+
 // appendRestart appends nothing: close code 1012 says it.
 func (f webSocketFrames) appendRestart(dst []byte, _ time.Duration) []byte { return dst }
 
@@ -123,6 +140,7 @@ const (
 	opText  = 0x1
 	opClose = 0x8
 	opPing  = 0x9
+	opPong  = 0xa
 )
 
 // maxFrameHeader is that of a frame of 64 KiB and more.

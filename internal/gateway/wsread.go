@@ -78,6 +78,8 @@ func (s *webSocketSession) take(text []byte) error {
 	switch f.Type {
 	case "subscribe":
 		return s.subscribe(f)
+	case "auth":
+		return s.auth(f)
 	case "unsubscribe":
 		return s.do(func() error { return s.unsubscribe(f) })
 	default:
@@ -125,6 +127,7 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 		return s.refuse(f, refusal)
 	}
 	feed := &feed{id: f.id(), frames: webSocketFrames{record: req.record, id: f.id(), deflate: s.deflate}}
+	feed.remember(s.grant, req)
 	if err := s.g.subscribe(s.ctx, s.c, feed, req); err != nil {
 		return s.refuse(f, err)
 	}

@@ -1,0 +1,166 @@
+package auth
+
+import (
+	"slices"
+	"time"
+
+	"github.com/goodgo/streamgw/internal/stream"
+)
+
+// Identity is whose token a grant comes from.
+type Identity struct {
+	Issuer, Subject, TokenID string
+	IssuedAt                 time.Time // zero: the token doesn't say
+	Ends                     time.Time // when what the token grants ends: see Access.Admit
+}
+
+// Grant is what one request may do. The zero value, and nil, allow nothing. It doesn't change.
+type Grant struct {
+	everything bool
+	who        *Identity
+	token      *Token   // nil in mode None
+	only       []string // topics that a ticket is for; nil: all
+	ticket     bool     // a ticket brought it
+	fresh      bool     // which hadn't run out
+	reads      []reading
+	writes     []writing
+}
+
+// reading is a ReadRule with somebody's claims.
+type reading struct {
+	topic   stream.TopicPattern
+	rows    stream.Filter
+	history *Age
+}
+
+// writing is a WriteRule with somebody's claims.
+type writing struct {
+	topic        stream.TopicPattern
+	source, keys []string // nil: any
+}
+
+// grantTo returns what rules let somebody do.
+func (r *rules) grantTo(claims map[string]any, to *Grant) error {
+	for i := range r.reads {
+		rows, err := r.reads[i].rows(claims)
+		if err != nil {
+			return err
+		}
+		if !rows.None() {
+			to.reads = append(to.reads, reading{r.reads[i].topic, rows, r.reads[i].history})
+		}
+	}
+	for _, w := range r.writes {
+		granted := writing{topic: w.topic}
+		for _, fix := range []struct {
+			to   *[]string
+			from template
+		}{{&granted.source, w.source}, {&granted.keys, w.key}} {
+			if fix.from == nil {
+				continue
+			}
+			values, err := fix.from.values(claims)
+			if err != nil {
+				return err
+			}
+			if *fix.to = values; values == nil {
+				*fix.to = []string{}
+			}
+		}
+		to.writes = append(to.writes, granted)
+	}
+	return nil
+}
+
+// Identity returns whose token the grant comes from; nil in mode None.
+func (g *Grant) Identity() *Identity {
+	if g == nil {
+		return nil
+	}
+	return g.who
+}
+
+// ByTicket reports whether a ticket brought the grant.
+func (g *Grant) ByTicket() bool { return g.ticket }
+
+// MayRead reports whether some rows of a topic may be read. Internal topics never may.
+func (g *Grant) MayRead(topic string) bool {
+	rows, _, _ := g.Rows(topic)
+	return !rows.None()
+}
+
+// Rows returns which messages of a topic may be read, as a canonical filter, and how far back if that is bounded.
+func (g *Grant) Rows(topic string) (rows stream.Filter, history time.Duration, bounded bool) {
+	if g == nil || stream.InternalTopic(topic) || g.only != nil && !slices.Contains(g.only, topic) {
+		return stream.Nothing, 0, false
+	}
+	if g.everything {
+		return stream.Filter{}, 0, false
+	}
+	var apply []reading
+	for _, r := range g.reads {
+		if r.topic.Match(topic) && !slices.ContainsFunc(apply, r.within) {
+			apply = append(slices.DeleteFunc(apply, func(other reading) bool { return other.within(r) }), r)
+		}
+	}
+	var parts []stream.Filter
+	for _, r := range apply {
+		parts = append(parts, r.rows)
+		if r.history != nil && (!bounded || time.Duration(*r.history) < history) {
+			history, bounded = time.Duration(*r.history), true
+		}
+	}
+	return stream.Or(parts...), history, bounded
+}
+
+// ReadRight is a rule of a grant, for people who look into it.
+type ReadRight struct {
+	Topic   stream.TopicPattern
+	Rows    stream.Filter
+	History *Age
+}
+
+// Rights returns the rules that the grant reads by.
+func (g *Grant) Rights() (rights []ReadRight) {
+	for _, r := range g.reads {
+		rights = append(rights, ReadRight{r.topic, r.rows, r.history})
+	}
+	return rights
+}
+
+// within reports whether another rule lets read all that r does, as far back.
+func (r reading) within(other reading) bool {
+	deeper := other.history == nil || r.history != nil && *r.history <= *other.history
+	return deeper && other.rows.Covers(r.rows)
+}
+
+// MayPublish reports whether an event of some source and record key may be published to a topic; "" is for one that the
+// client didn't give, and then what a rule fixes comes back in its place. Internal topics never may.
+func (g *Grant) MayPublish(topic, source, key string) (fixedSource, fixedKey string, ok bool) {
+	if stream.InternalTopic(topic) || g.ticket {
+		return "", "", false
+	}
+	if g.everything {
+		return source, key, true
+	}
+	for _, w := range g.writes {
+		s, fits := fix(source, w.source)
+		k, also := fix(key, w.keys)
+		if w.topic.Match(topic) && fits && also {
+			return s, k, true
+		}
+	}
+	return "", "", false
+}
+
+// fix returns given if it is allowed, and the one that is allowed where nothing is given.
+func fix(given string, allowed []string) (string, bool) {
+	switch {
+	case allowed == nil || slices.Contains(allowed, given) && given != "":
+		return given, true
+	case given == "" && len(allowed) == 1:
+		return allowed[0], true
+	default:
+		return "", false
+	}
+}
