@@ -18,19 +18,39 @@ import (
 func (p program) checkCommand() *cobra.Command {
 	var config configFlags
 	var topic string
+	var may mayRead
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what is wrong with a configuration, and what it would serve",
 		Long: `check reads the configuration as 'serve' would, says everything that is wrong with it,
 connects to Kafka and lists the topics that would be served. It changes nothing, and
-asking for a topic never creates it.`,
+asking for a topic never creates it.
+
+With --token it says instead whether the gateway takes a token, and why its holder may or
+may not read a topic, or one key of it. Kafka isn't asked then.`,
 		Example: `  streamgw check --config streamgw.yaml
   streamgw check --config streamgw.yaml --topic orders.order.placed
+  streamgw check --config streamgw.yaml --token @token --topic orders.order.placed --key order-7
   streamgw check --kafka-brokers kafka:9092 --auth-mode none`,
 		Args: arguments(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, problems := config.load(p)
 			if err := append(problems, c.problemsToServe()...).orNil(); err != nil {
+				return err
+			}
+			if may.token != "" {
+				may.topic, may.hasKey = topic, cmd.Flags().Changed("key")
+				token, err := may.read(p.in)
+				if err != nil {
+					return err
+				}
+				e, err := p.explain(cmd.Context(), c, token)
+				if err != nil {
+					return err
+				}
+				return may.run(p.out, c, e)
+			}
+			if _, err := newAccess(c, p.warnings(), nil); err != nil {
 				return err
 			}
 			c.Kafka.Log = p.warnings()
@@ -45,6 +65,8 @@ asking for a topic never creates it.`,
 	shown := defaultConfig()
 	config.add(cmd.Flags(), settings(&shown))
 	cmd.Flags().StringVar(&topic, "topic", "", "look up one topic instead of listing all")
+	cmd.Flags().StringVar(&may.token, "token", "", "explain a token: itself, @FILE for one in a file, - for one on standard input")
+	cmd.Flags().StringVar(&may.key, "key", "", "with --token and --topic: the record key to explain")
 	return cmd
 }
 

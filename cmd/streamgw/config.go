@@ -2,12 +2,15 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/kafka"
+	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/goodgo/streamgw/internal/telemetry"
 )
 
@@ -31,7 +34,7 @@ type AdminConfig struct{ Listen string }
 
 // TopicConfig is how the topics that Match names are served.
 type TopicConfig struct {
-	Match  string // see topicPattern
+	Match  string // a stream.TopicPattern
 	Window WindowConfig
 	Gather time.Duration // 0: off
 }
@@ -42,8 +45,17 @@ type WindowConfig struct {
 	Age   time.Duration
 }
 
-// AuthConfig says who may read and write. It has no default: an open gateway is opened on purpose.
-type AuthConfig struct{ Mode string }
+// AuthConfig says who may read and write. Its mode has no default: an open gateway is opened on purpose.
+type AuthConfig struct {
+	Mode             string
+	ClockSkew        time.Duration
+	Issuers          []auth.Issuer
+	Query            bool
+	Cookie           string
+	TicketSecretFile string
+	Revocations      string // a topic
+	Policies         []auth.Policy
+}
 
 // CORSConfig lists the origins whose pages may read.
 type CORSConfig struct{ Origins []string }
@@ -51,10 +63,18 @@ type CORSConfig struct{ Origins []string }
 // CompressionConfig says whether streams are compressed for clients that accept it.
 type CompressionConfig struct{ Enabled bool }
 
-// LimitsConfig bounds what clients can make the process hold.
+// LimitsConfig bounds what clients can make the process hold and do. Of what can be 0, that is no bound.
 type LimitsConfig struct {
-	Memory       int64 // bytes: windows, encodings and history together
-	HistoryReads int   // reads of Kafka's history at once
+	Memory            int64 // bytes: windows, encodings and history together
+	HistoryReads      int   // reads of Kafka's history at once
+	Connections       int   // streams at once
+	PerSubject, PerIP int   // of one subject, of one address
+	ConnectRate       float64
+	Subscriptions     int // of a WebSocket
+	Filters, Scans    int // of a topic
+	ReplaysPerSubject int
+	TrustedProxies    []netip.Prefix
+	Forwarded         bool
 }
 
 // DrainConfig is how long a stop may take.
@@ -68,7 +88,8 @@ func defaultConfig() Config {
 		Log:    telemetry.LogConfig{Level: "info", Format: "json"},
 		Kafka:  kafka.Config{Isolation: "read_committed", ClientID: "streamgw", Pace: 5 * time.Millisecond},
 		Topics: []TopicConfig{defaultTopic("**")},
-		Limits: LimitsConfig{Memory: 1 << 30, HistoryReads: 16},
+		Auth:   AuthConfig{ClockSkew: 30 * time.Second},
+		Limits: LimitsConfig{Memory: 1 << 30, HistoryReads: 16, Subscriptions: 16, Filters: 100_000, Scans: 256, ReplaysPerSubject: 100},
 		Drain:  DrainConfig{Period: 10 * time.Second},
 	}
 }
@@ -79,46 +100,11 @@ func defaultTopic(match string) TopicConfig {
 
 // topic returns the entry for a topic, and whether there is one: without, the topic isn't served.
 func (c *Config) topic(name string) (TopicConfig, bool) {
-	i := slices.IndexFunc(c.Topics, func(t TopicConfig) bool { return topicPattern(t.Match).match(name) })
-	if i < 0 {
+	i := slices.IndexFunc(c.Topics, func(t TopicConfig) bool { return stream.TopicPattern(t.Match).Match(name) })
+	if i < 0 || name == c.Auth.Revocations {
 		return TopicConfig{}, false
 	}
 	return c.Topics[i], true
-}
-
-// topicPattern names topics by their segments, which dots divide: a segment * stands for any one segment, and a last
-// segment ** for one or more.
-type topicPattern string
-
-func (p topicPattern) match(topic string) bool {
-	want, have := strings.Split(string(p), "."), strings.Split(topic, ".")
-	for i, segment := range want {
-		switch {
-		case i >= len(have):
-			return false
-		case segment == "**":
-			return true // the last one: problem has seen to it
-		case segment != "*" && segment != have[i]:
-			return false
-		}
-	}
-	return len(want) == len(have)
-}
-
-// problem says why p can't be a pattern, or "".
-func (p topicPattern) problem() string {
-	segments := strings.Split(string(p), ".")
-	for i, segment := range segments {
-		switch {
-		case segment == "":
-			return "a segment is empty"
-		case segment == "**" && i < len(segments)-1:
-			return "** can only be the last segment"
-		case segment != "*" && segment != "**" && strings.Contains(segment, "*"):
-			return fmt.Sprintf("%q: a * stands for a whole segment", segment)
-		}
-	}
-	return ""
 }
 
 // problems says what about c can't work, whatever command it is for. Each names its setting.
@@ -133,8 +119,8 @@ func (c *Config) problems() (found Problems) {
 		at := fmt.Sprintf("topics[%d].match", i)
 		if t.Match == "" {
 			found.add(at, `not set; it names topics, such as orders.* (one segment) or orders.** (any depth)`)
-		} else if why := topicPattern(t.Match).problem(); why != "" {
-			found.add(at, "%s: %s", t.Match, why)
+		} else if err := stream.TopicPattern(t.Match).Check(); err != nil {
+			found.add(at, "%v", err)
 		}
 		if i > 0 && c.Topics[i-1].Match == "**" {
 			found.add(at, "%s: no topic gets here, since the entry before it matches all", t.Match)
@@ -184,10 +170,30 @@ func saslProblems(s kafka.SASL) (found Problems) {
 
 // problemsToServe says what about c keeps it from being served.
 func (c *Config) problemsToServe() Problems {
-	found := c.problems()
-	if c.Auth.Mode == "" {
-		found.add("auth.mode", "not set; this version knows only none, with which everyone who reaches %s reads every topic "+
-			"that is served: say so with auth.mode: none, STREAMGW_AUTH_MODE=none or --auth-mode none", c.Listen)
+	return append(c.problems(), authProblems(c)...)
+}
+
+func authProblems(c *Config) (found Problems) {
+	a := c.Auth
+	switch auth.Mode(a.Mode) {
+	case "":
+		found.add("auth.mode", "not set; with jwt readers need a token of one of auth.issuers, with none everyone who reaches %s reads "+
+			"every topic that is served: say so with auth.mode: none, STREAMGW_AUTH_MODE=none or --auth-mode none", c.Listen)
+		return found
+	case auth.None:
+		if len(a.Issuers)+len(a.Policies) > 0 || a.Query || a.Cookie != "" || a.TicketSecretFile != "" || a.Revocations != "" {
+			found.add("auth.mode", "is none, so that nobody needs a token, but other settings of auth are about tokens; set it to jwt or leave them out")
+		}
+		return found
+	}
+	if len(a.Issuers) == 0 {
+		found.add("auth.issuers", "not set, so no token could be good; it is a list of entries in the file, each with an issuer, an audience and where the keys are")
+	}
+	if slices.Contains(c.CORS.Origins, "*") && (a.Cookie != "" || a.TicketSecretFile != "") {
+		found.add("cors.origins", "is *, but auth.cookie or auth.ticketSecretFile lets browsers' cookies in; name the origins whose pages may use them")
+	}
+	if a.Revocations != "" && !stream.ValidTopic(a.Revocations) {
+		found.add("auth.revocations", "%q can't be a topic's name", a.Revocations)
 	}
 	return found
 }

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/goodgo/streamgw/internal/auth"
+	"github.com/goodgo/streamgw/internal/stream"
+
 	"github.com/spf13/pflag"
 )
 
@@ -46,7 +49,7 @@ func TestEverySettingCanBeSaidInThreeWays(t *testing.T) {
 		"text": "said", "address": ":4711", "list": "*", "bool": "true", "number": "77", "duration": "7s", "size": "77MiB",
 	}
 	words := map[string]string{"log.level": "warn", "log.format": "text", "auth.mode": "none", "kafka.sasl.mechanism": "PLAIN",
-		"kafka.isolation": "read_uncommitted", "kafka.brokers": "said:9092"}
+		"kafka.isolation": "read_uncommitted", "kafka.brokers": "said:9092", "limits.trustedProxies": "10.0.0.0/8"}
 	probe := defaultConfig()
 	for _, s := range settings(&probe) {
 		want := said[s.value.Type()]
@@ -82,6 +85,7 @@ func TestEveryFieldHasASetting(t *testing.T) {
 		pointers[reflect.ValueOf(s.value).Field(0).Pointer()] = true
 	}
 	unset := map[string]bool{ // fields of the Kafka client that its defaults are good for
+		"Auth.Issuers": true, "Auth.Policies": true, // which are lists: TestIssuersAndPoliciesFromTheFile
 		"Kafka.MaxWait": true, "Kafka.DialTimeout": true, "Kafka.RequestTimeout": true, "Kafka.Log": true, "Kafka.Metrics": true,
 	}
 	var walk func(path string, v reflect.Value)
@@ -110,6 +114,40 @@ func TestGatherCanBeOff(t *testing.T) {
 		if got := c.Topics[i].Gather; got != want {
 			t.Errorf("entry %d: %v, want %v", i, got, want)
 		}
+	}
+}
+
+func TestIssuersAndPoliciesFromTheFile(t *testing.T) {
+	c, problems := loadWith(t, `
+auth:
+  mode: jwt
+  issuers:
+    - {issuer: "https://id.example", audience: [a, b], algorithms: [RS256, ES256], clockSkew: 1m, jwks: "https://id.example/keys"}
+    - {issuer: "https://${HOST}", audience: c, oidc: true}
+  policies:
+    - when: 'claims.role == "ops"'
+      subscribe:
+        - {topic: "a.**", keys: ["{sub}", "x,y"], types: [], filter: "event.n > 1", history: 0s}
+        - {topic: b}
+      publish: [{topic: c, source: "phone-{sub}", key: "{sub}"}]
+`, []string{"HOST=other.example"}, nil)
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	none := auth.Age(0)
+	want := AuthConfig{
+		Mode: "jwt", ClockSkew: 30 * time.Second,
+		Issuers: []auth.Issuer{
+			{Issuer: "https://id.example", Audience: []string{"a", "b"}, Algorithms: []string{"RS256", "ES256"}, ClockSkew: time.Minute, JWKS: "https://id.example/keys"},
+			{Issuer: "https://other.example", Audience: []string{"c"}, OIDC: true},
+		},
+		Policies: []auth.Policy{{When: `claims.role == "ops"`, Rules: auth.Rules{
+			Subscribe: []auth.ReadRule{{Topic: "a.**", Keys: auth.Texts{"{sub}", "x,y"}, Types: auth.Texts{}, Filter: "event.n > 1", History: &none}, {Topic: "b"}},
+			Publish:   []auth.WriteRule{{Topic: "c", Source: "phone-{sub}", Key: "{sub}"}},
+		}}},
+	}
+	if !reflect.DeepEqual(c.Auth, want) {
+		t.Errorf("got %+v\nwant %+v", c.Auth, want)
 	}
 }
 
@@ -156,7 +194,7 @@ func TestTopicPatterns(t *testing.T) {
 		{"orders.placed", "orders", false},
 		{"orders", "orders.placed", false},
 	} {
-		if got := topicPattern(tt.pattern).match(tt.topic); got != tt.want {
+		if got := stream.TopicPattern(tt.pattern).Match(tt.topic); got != tt.want {
 			t.Errorf("%s matches %s: %v, want %v", tt.pattern, tt.topic, got, tt.want)
 		}
 	}
@@ -199,14 +237,29 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		"a variable that isn't known": {enough, []string{"STREAMGW_LIMITS_MEMROY=1GiB"},
 			[]string{`STREAMGW_LIMITS_MEMROY: unknown setting; did you mean STREAMGW_LIMITS_MEMORY?`}},
 		"a topics variable": {enough, []string{"STREAMGW_TOPICS=a"},
-			[]string{`STREAMGW_TOPICS: topics is a list of entries: set it in the file`}},
-		"settings of later versions": {enough + "handlers: []\nlimits: {perIP: 3}\ntopics: [{match: a, onError: raw}]\n", []string{"STREAMGW_OUTBOX_DSNFILE=x"},
-			[]string{`gw.yaml:3: handlers: not available in this version`, `gw.yaml:4: limits.perIP: not available in this version`,
+			[]string{`STREAMGW_TOPICS: is a list of entries: set it in the file`}},
+		"settings of later versions": {enough + "handlers: []\nlimits: {publishRate: 3}\ntopics: [{match: a, onError: raw}]\n", []string{"STREAMGW_OUTBOX_DSNFILE=x"},
+			[]string{`gw.yaml:3: handlers: not available in this version`, `gw.yaml:4: limits.publishRate: not available in this version`,
 				`gw.yaml:5: topics[0].onError: not available in this version`, `STREAMGW_OUTBOX_DSNFILE: not available in this version`}},
-		"a mode of later versions": {"kafka: {brokers: a:9092}\nauth: {mode: jwt}\n", nil,
-			[]string{`gw.yaml:2: auth.mode: jwt is not available in this version; it has only none`, `auth.mode: not set`}},
+		"tokens of nobody": {"kafka: {brokers: a:9092}\nauth: {mode: jwt}\n", nil,
+			[]string{`auth.issuers: not set, so no token could be good; it is a list of entries in the file, each with an issuer, an audience and where the keys are`}},
+		"what is about tokens, and nobody needs one": {"kafka: {brokers: a:9092}\nauth: {mode: none, query: true}\n", nil,
+			[]string{`auth.mode: is none, so that nobody needs a token, but other settings of auth are about tokens; set it to jwt or leave them out`}},
+		"cookies from any page": {"kafka: {brokers: a:9092}\nauth: {mode: jwt, cookie: token, issuers: [{issuer: a}]}\ncors: {origins: [\"*\"]}\n", nil,
+			[]string{`cors.origins: is *, but auth.cookie or auth.ticketSecretFile lets browsers' cookies in; name the origins whose pages may use them`}},
+		"a topic of revocations that can't be": {"kafka: {brokers: a:9092}\nauth: {mode: jwt, revocations: a b, issuers: [{issuer: a}]}\n", nil,
+			[]string{`auth.revocations: "a b" can't be a topic's name`}},
+		"issuers and policies that aren't known": {"kafka: {brokers: a:9092}\nauth: {mode: jwt, issuers: [{issuer: a, audiance: b}], policies: [{whne: a}, {subscribe: [{topik: b}]}, {subscribe: {}, publish: [{keys: a}]}]}\n", nil,
+			[]string{`gw.yaml:2: auth.issuers[0].audiance: unknown setting; did you mean auth.issuers[0].audience?`, `gw.yaml:2: auth.policies[0].whne: unknown setting; did you mean auth.policies[0].when?`,
+				`gw.yaml:2: auth.policies[1].subscribe[0].topik: unknown setting; did you mean auth.policies[1].subscribe[0].topic?`, `gw.yaml:2: auth.policies[2].subscribe: must be a list of entries`,
+				`gw.yaml:2: auth.policies[2].publish[0].keys: unknown setting; did you mean auth.policies[2].publish[0].key?`}},
+		"lists in variables": {enough, []string{"STREAMGW_AUTH_ISSUERS=a", "STREAMGW_AUTH_POLICIES=a"},
+			[]string{`STREAMGW_AUTH_ISSUERS: is a list of entries: set it in the file`, `STREAMGW_AUTH_POLICIES: is a list of entries: set it in the file`}},
+		"limits that don't fit": {enough + "limits: {perIP: -1, connectRate: fast, trustedProxies: [10.0.0.0/8, proxy], forwarded: maybe}\n", nil,
+			[]string{`gw.yaml:3: limits.perIP: "-1" isn't a whole number; 0 is no bound`, `gw.yaml:3: limits.connectRate: "fast" isn't a number a second, such as 5 or 0.5; 0 is no bound`,
+				`gw.yaml:3: limits.trustedProxies: "proxy" isn't an address or a network, such as 10.0.0.1 or 10.0.0.0/8`, `gw.yaml:3: limits.forwarded: "maybe" isn't true or false`}},
 		"no mode": {"kafka: {brokers: a:9092}\n", nil,
-			[]string{`auth.mode: not set; this version knows only none, with which everyone who reaches :8080 reads every topic that is served: say so with auth.mode: none, STREAMGW_AUTH_MODE=none or --auth-mode none`}},
+			[]string{`auth.mode: not set; with jwt readers need a token of one of auth.issuers, with none everyone who reaches :8080 reads every topic that is served: say so with auth.mode: none, STREAMGW_AUTH_MODE=none or --auth-mode none`}},
 		"nothing at all": {"", nil,
 			[]string{`kafka.brokers: not set; name a broker or several, as host:port`, `auth.mode: not set`}},
 		"values that don't fit": {"listen: 8080\nadmin: {listen: \":http\"}\nlog: {level: loud, format: xml}\nkafka: {brokers: [\"a:0\"], isolation: none, pace: fast, tls: {enabled: yes!}}\n" +
@@ -220,7 +273,7 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 				`gw.yaml:4: kafka.isolation: "none" isn't one of read_committed, read_uncommitted`,
 				`gw.yaml:4: kafka.pace: "fast" isn't a duration, such as 500ms, 10s, 10m or 1h30m`,
 				`gw.yaml:4: kafka.tls.enabled: "yes!" isn't true or false`,
-				`gw.yaml:5: auth.mode: "basic" isn't a mode; this version has only none`,
+				`gw.yaml:5: auth.mode: "basic" isn't one of jwt, none`,
 				`gw.yaml:6: cors.origins: "app.example" isn't an origin, which is scheme://host or scheme://host:port without a path, such as https://app.example`,
 				`gw.yaml:7: limits.memory: "lots" isn't a size, such as 512KiB, 64MiB or 1GiB`,
 				`gw.yaml:7: limits.historyReads: "0" isn't a whole number from 1`,

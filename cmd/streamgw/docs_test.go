@@ -4,8 +4,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/goodgo/streamgw/internal/auth"
 )
 
 func TestEverySettingIsDocumented(t *testing.T) {
@@ -28,11 +31,18 @@ func TestEverySettingIsDocumented(t *testing.T) {
 		}
 		want = append(want, fmt.Sprintf("| `%s` | %s | %s |", s.path, shownDefault(s), s.help))
 	}
+	for _, rows := range [][]setting{issuerSettings(new(auth.Issuer)), policySettings(new(auth.Policy)), readRuleSettings(new(auth.ReadRule)), writeRuleSettings(new(auth.WriteRule))} {
+		for _, s := range rows {
+			want = append(want, fmt.Sprintf("| `%s` | %s | %s |", s.path, shownDefault(s), s.help))
+		}
+	}
 	for _, row := range want {
 		if !documented[row] {
 			t.Errorf("docs/configuration.md lacks the row\n%s", row)
 		}
 	}
+	slices.Sort(want)
+	want = slices.Compact(want)
 	rows := 0
 	for line := range documented {
 		if strings.HasPrefix(line, "| `") {

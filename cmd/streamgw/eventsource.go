@@ -20,13 +20,14 @@ import (
 // https://html.spec.whatwg.org/multipage/server-sent-events.html
 type eventSource struct {
 	url     string
-	lastID  string            // where to go on; "" at first
-	onEvent func(event) error // its error ends run, which returns it
-	idle    func(id string)   // called when all that came together was given to onEvent
-	notice  func(text string) // told of what goes wrong and will be tried again
-	client  *http.Client      // newStreamClient's
-	retry   time.Duration     // the least wait before coming back; the server may set another
-	silence time.Duration     // after so long without a byte the connection counts as dead
+	lastID  string                 // where to go on; "" at first
+	token   func() (string, error) // what to come with; nil: nothing
+	onEvent func(event) error      // its error ends run, which returns it
+	idle    func(id string)        // called when all that came together was given to onEvent
+	notice  func(text string)      // told of what goes wrong and will be tried again
+	client  *http.Client           // newStreamClient's
+	retry   time.Duration          // the least wait before coming back; the server may set another
+	silence time.Duration          // after so long without a byte the connection counts as dead
 }
 
 // event is one event as it was dispatched.
@@ -104,6 +105,14 @@ type laterError struct {
 	after time.Duration // what the server asked for; 0: nothing
 }
 
+// bearer returns the token to come with, or "".
+func (s *eventSource) bearer() (string, error) {
+	if s.token == nil {
+		return "", nil
+	}
+	return s.token()
+}
+
 // backOff returns how long to wait after failures in a row: twice as long each time, with jitter, so that many clients
 // don't come back in one moment.
 func (s *eventSource) backOff(failures int, err error) time.Duration {
@@ -124,6 +133,13 @@ func (s *eventSource) connect(ctx context.Context) (opened bool, err error) {
 	}
 	req.Header.Set("Accept", "text/event-stream")
 	req.Header.Set("Cache-Control", "no-store")
+	token, err := s.bearer()
+	if err != nil {
+		return false, &stopError{err}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	if s.lastID != "" {
 		req.Header.Set("Last-Event-ID", s.lastID)
 	}

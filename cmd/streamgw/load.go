@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
 )
@@ -87,8 +88,8 @@ func (l *loader) readEnv(rows []setting) {
 		switch {
 		case i >= 0:
 			l.set(name, rows[i], l.env[name])
-		case name == envName("topics"):
-			l.problems.add(name, "topics is a list of entries: set it in the file")
+		case slices.ContainsFunc(entryLists(), func(path string) bool { return name == envName(path) }):
+			l.problems.add(name, "is a list of entries: set it in the file")
 		case slices.ContainsFunc(later(), func(path string) bool { return name == envName(path) || strings.HasPrefix(name, envName(path)+"_") }):
 			l.problems.add(name, "not available in this version")
 		default:
@@ -100,6 +101,9 @@ func (l *loader) readEnv(rows []setting) {
 		}
 	}
 }
+
+// entryLists are the settings whose values are lists of entries.
+func entryLists() []string { return []string{"topics", "auth.issuers", "auth.policies"} }
 
 // configEnv names the configuration file where no flag does.
 const configEnv = "STREAMGW_CONFIG"
@@ -136,8 +140,37 @@ func (l *loader) readFile(c *Config, file string) {
 	}
 	rows := settings(c)
 	l.mapping(document.Content[0], "", group{rows: rows, later: later(), lists: map[string]func(*yaml.Node){
-		"topics": func(n *yaml.Node) { l.readTopics(c, n) },
+		"topics":        func(n *yaml.Node) { l.readTopics(c, n) },
+		"auth.issuers":  func(n *yaml.Node) { c.Auth.Issuers = entries(l, n, "auth.issuers", issuerGroup) },
+		"auth.policies": func(n *yaml.Node) { c.Auth.Policies = entries(l, n, "auth.policies", l.policyGroup) },
 	}})
+}
+
+// entries takes a list of entries, each of which holds what group says.
+func entries[T any](l *loader, n *yaml.Node, path string, groupOf func(to *T, at string) group) []T {
+	if n.Kind != yaml.SequenceNode {
+		l.problem(n, path, "must be a list of entries")
+		return nil
+	}
+	list := make([]T, len(n.Content))
+	for i, entry := range n.Content {
+		at := fmt.Sprintf("%s[%d].", path, i)
+		l.mapping(resolve(entry), at, groupOf(&list[i], at))
+	}
+	return list
+}
+
+func issuerGroup(to *auth.Issuer, _ string) group { return group{rows: issuerSettings(to)} }
+
+func (l *loader) policyGroup(to *auth.Policy, at string) group {
+	return group{rows: policySettings(to), lists: map[string]func(*yaml.Node){
+		"subscribe": func(n *yaml.Node) {
+			to.Subscribe = entries(l, n, at+"subscribe", func(r *auth.ReadRule, _ string) group { return group{rows: readRuleSettings(r)} })
+		},
+		"publish": func(n *yaml.Node) {
+			to.Publish = entries(l, n, at+"publish", func(w *auth.WriteRule, _ string) group { return group{rows: writeRuleSettings(w)} })
+		},
+	}}
 }
 
 // readTopics takes the list of topics. An entry's window has the default bounds where it doesn't say others.
@@ -221,7 +254,7 @@ func (l *loader) entry(key, v *yaml.Node, at, path string, g group) {
 // scalar takes one value; a list may be written as a list or with commas.
 func (l *loader) scalar(v *yaml.Node, at string, s setting) {
 	texts := []*yaml.Node{v}
-	if _, isList := s.value.(list); isList && v.Kind == yaml.SequenceNode {
+	if s.value.Type() == "list" && v.Kind == yaml.SequenceNode {
 		texts = v.Content
 	}
 	var parts []string
@@ -241,7 +274,11 @@ func (l *loader) scalar(v *yaml.Node, at string, s setting) {
 		}
 		parts = append(parts, expanded)
 	}
-	if len(parts) > 0 {
+	if whole, ok := s.value.(interface{ SetAll([]string) error }); ok {
+		if v.Tag != "!!null" {
+			_ = whole.SetAll(parts) // anything will do
+		}
+	} else if len(parts) > 0 {
 		l.set(l.where(v, at+s.path), s, strings.Join(parts, ","))
 	}
 }

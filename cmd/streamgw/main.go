@@ -95,7 +95,7 @@ or on your Kafka:
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(p.devCommand(), p.serveCommand(), p.publishCommand(), p.tailCommand(), p.checkCommand(), p.benchCommand(), p.versionCommand())
+	root.AddCommand(p.devCommand(), p.serveCommand(), p.publishCommand(), p.tailCommand(), p.checkCommand(), p.tokenCommand(), p.benchCommand(), p.versionCommand())
 	return root
 }
 

@@ -11,7 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/gateway"
 	"github.com/goodgo/streamgw/internal/kafka"
@@ -90,7 +89,12 @@ func hubsConfig(c Config, log *slog.Logger, registry *prometheus.Registry) fanou
 	return fanout.Config{
 		Memory:       c.Limits.Memory,
 		HistoryReads: c.Limits.HistoryReads,
-		Formats:      gateway.Formats(),
+
+		Filters:         c.Limits.Filters,
+		Scans:           c.Limits.Scans,
+		ReplaysPerOwner: c.Limits.ReplaysPerSubject,
+
+		Formats: gateway.Formats(),
 		Window: func(topic string) fanout.Window {
 			entry, _ := c.topic(topic)
 			return fanout.Window{Bytes: entry.Window.Bytes, Age: entry.Window.Age}
@@ -111,6 +115,11 @@ func gatewayConfig(c Config, topics stream.Topics, log *slog.Logger, registry *p
 		Served: func(topic string) bool {
 			_, ok := c.topic(topic)
 			return ok
+		},
+		MaxSubscriptions: c.Limits.Subscriptions,
+		Limits: gateway.Limits{
+			Connections: c.Limits.Connections, PerSubject: c.Limits.PerSubject, PerIP: c.Limits.PerIP, ConnectRate: c.Limits.ConnectRate,
+			TrustedProxies: c.Limits.TrustedProxies, Forwarded: c.Limits.Forwarded,
 		},
 		Compression: c.Compression.Enabled,
 		Checks:      map[string]func(context.Context) error{"kafka": onceAnswered(topics)},
@@ -152,17 +161,27 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 		return errors.Join(err, at.public.Close(), at.admin.Close())
 	}
 	defer client.Close()
-	access, err := auth.New(auth.Config{Mode: auth.Mode(c.Auth.Mode)})
+	access, err := newAccess(c, log, registry)
 	if err != nil {
 		return errors.Join(err, at.public.Close(), at.admin.Close())
 	}
+	settings := gatewayConfig(c, client.Topics(), log, registry)
+	if c.Auth.Revocations != "" {
+		publisher, err := client.Publisher(kafka.PublisherConfig{})
+		if err != nil {
+			return errors.Join(err, at.public.Close(), at.admin.Close())
+		}
+		defer publisher.Close()
+		settings.Revocations, settings.Publisher = c.Auth.Revocations, publisher
+	}
 	reader, history, topics := kafka.NewReader(client), kafka.NewHistory(client), client.Topics()
 	hubs := fanout.New(hubsConfig(c, log, registry), reader, history)
-	gate := gateway.New(gatewayConfig(c, topics, log, registry), hubs, topics, access)
+	gate := gateway.New(settings, hubs, topics, access)
 	public, admin := gateway.Server(gate.Public(), log), gateway.Server(gate.Admin(), log)
 
 	reading := start(reader.Run)
 	fanning := start(hubs.Run)
+	admitting := start(access.Run)
 	writing := start(gate.Run)
 	serving := start(func(context.Context) error { return unlessClosed(public.Serve(at.public)) })
 	watching := start(func(context.Context) error { return unlessClosed(admin.Serve(at.admin)) })
@@ -174,6 +193,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 		log.Info("stopping", "within", c.Drain.Period.String(), "streams", "ended first")
 	case failed = <-reading.failed:
 	case failed = <-fanning.failed:
+	case failed = <-admitting.failed:
 	case failed = <-writing.failed:
 	case failed = <-serving.failed:
 	case failed = <-watching.failed:
@@ -182,7 +202,7 @@ func serve(ctx context.Context, c Config, at listeners, log *slog.Logger, starte
 	deadline, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.Drain.Period)
 	defer cancel()
 	late := gate.Shutdown(deadline)
-	late = errors.Join(late, shutdown(deadline, public), serving.stop(deadline), writing.stop(deadline))
+	late = errors.Join(late, shutdown(deadline, public), serving.stop(deadline), writing.stop(deadline), admitting.stop(deadline))
 	late = errors.Join(late, fanning.stop(deadline), reading.stop(deadline), history.Close())
 	late = errors.Join(late, shutdown(deadline, admin), watching.stop(deadline))
 	if failed != nil {

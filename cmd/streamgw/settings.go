@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/kafka"
 )
 
@@ -52,8 +53,18 @@ func settings(c *Config) []setting {
 		{path: "log.format", value: choice{&c.Log.Format, []string{"json", "text"}},
 			help: "json or text, on standard error"},
 	}, kafkaSettings(&c.Kafka), []setting{
-		{path: "auth.mode", value: authMode{&c.Auth.Mode},
-			help: "who may read and write; none: everyone. It must be said"},
+		{path: "auth.mode", value: choice{&c.Auth.Mode, []string{"jwt", "none"}},
+			help: "who may read and write: jwt, whoever has a token of one of auth.issuers; none, everyone. It must be said"},
+		{path: "auth.clockSkew", value: pause{&c.Auth.ClockSkew},
+			help: "how far an issuer's clock may be off: a token is let in that much longer, and earlier"},
+		{path: "auth.query", value: boolean{&c.Auth.Query},
+			help: "take tokens from ?access_token= too; addresses end up in logs of proxies, so tickets are better"},
+		{path: "auth.cookie", value: text{&c.Auth.Cookie},
+			help: "name of a cookie that may hold a token; then the page's origin must be the gateway's or one of cors.origins"},
+		{path: "auth.ticketSecretFile", value: text{&c.Auth.TicketSecretFile},
+			help: "file with the secret of tickets, 32 bytes or more, the same on every replica; a second line is still taken. Default: no tickets"},
+		{path: "auth.revocations", value: text{&c.Auth.Revocations},
+			help: "compacted topic that carries revocations to every replica; it exists already, and isn't served. Default: each replica revokes for itself"},
 		{path: "cors.origins", value: list{&c.CORS.Origins, origin},
 			help: "origins whose pages may read, such as https://app.example; * for all"},
 		{path: "compression.enabled", value: boolean{&c.Compression.Enabled},
@@ -62,6 +73,26 @@ func settings(c *Config) []setting {
 			help: "bound of windows, encoded frames, history and pending writes together; windows shrink first, oldest messages first"},
 		{path: "limits.historyReads", value: count{&c.Limits.HistoryReads},
 			help: "reads of Kafka's history at once; others wait in line"},
+		{path: "limits.connections", value: bound{&c.Limits.Connections},
+			help: "streams at once; 0: any number"},
+		{path: "limits.perSubject", value: bound{&c.Limits.PerSubject},
+			help: "streams of one subject at once; 0: any number"},
+		{path: "limits.perIP", value: bound{&c.Limits.PerIP},
+			help: "streams of one address at once, of an IPv6 /64; behind a proxy, limits.trustedProxies has to name it; 0: any number"},
+		{path: "limits.connectRate", value: rate{&c.Limits.ConnectRate},
+			help: "streams that one address opens in a second, after a burst of ten seconds' worth; 0: any number"},
+		{path: "limits.subscriptions", value: count{&c.Limits.Subscriptions},
+			help: "subscriptions of one WebSocket"},
+		{path: "limits.filters", value: bound{&c.Limits.Filters},
+			help: "different filters of one topic at once; 0: any number"},
+		{path: "limits.scans", value: bound{&c.Limits.Scans},
+			help: "those of them that name neither keys nor types, so that each message is held against each; 0: any number"},
+		{path: "limits.replaysPerSubject", value: bound{&c.Limits.ReplaysPerSubject},
+			help: "streams of one subject that catch up with their topics at once, which is work for Kafka; 0: any number"},
+		{path: "limits.trustedProxies", value: networks{&c.Limits.TrustedProxies},
+			help: "addresses and networks of proxies whose X-Forwarded-For says who the client is"},
+		{path: "limits.forwarded", value: boolean{&c.Limits.Forwarded},
+			help: "take that from Forwarded (RFC 7239) instead: for proxies that write this one"},
 		{path: "drain.period", value: duration{&c.Drain.Period},
 			help: "how long a stop may take: streams are ended first, each told when to come back"},
 	})
@@ -119,11 +150,70 @@ func topicSettings(t *TopicConfig) []setting {
 	}
 }
 
+// issuerSettings returns the rows of one entry of auth.issuers.
+func issuerSettings(is *auth.Issuer) []setting {
+	return []setting{
+		{path: "issuer", value: text{&is.Issuer},
+			help: "the iss of its tokens, letter for letter; with oidc, the URL that discovery begins at"},
+		{path: "audience", value: list{&is.Audience, anything},
+			help: "what this gateway is called in aud; one of them must be there"},
+		{path: "algorithms", value: list{&is.Algorithms, anything},
+			help: "what its tokens may be signed with: HS, RS, PS, ES with 256, 384, 512, or EdDSA; HS256 with secretFile, else it must be said"},
+		{path: "clockSkew", value: pause{&is.ClockSkew},
+			help: "its own auth.clockSkew"},
+		{path: "secretFile", value: text{&is.SecretFile},
+			help: "file with a secret, for HS"},
+		{path: "publicKeyFile", value: text{&is.PublicKeyFile},
+			help: "PEM file with public keys or certificates; it is read again when it changes"},
+		{path: "jwksFile", value: text{&is.JWKSFile},
+			help: "file with a JWK set; it is read again when it changes"},
+		{path: "jwks", value: text{&is.JWKS},
+			help: "URL of a JWK set; it is fetched every five minutes, and when a token names a key that isn't known"},
+		{path: "oidc", value: boolean{&is.OIDC},
+			help: "find the JWK set by OpenID Connect discovery, below issuer"},
+	}
+}
+
+// policySettings returns the rows of one entry of auth.policies.
+func policySettings(p *auth.Policy) []setting {
+	return []setting{
+		{path: "when", value: text{&p.When},
+			help: "CEL over claims, such as claims.role == \"ops\"; the rules are for tokens of which it is true. Default: for every good token"},
+	}
+}
+
+// readRuleSettings returns the rows of one entry of a policy's subscribe.
+func readRuleSettings(r *auth.ReadRule) []setting {
+	return []setting{
+		{path: "topic", value: text{&r.Topic},
+			help: "topics that may be read, by name or pattern"},
+		{path: "keys", value: texts{&r.Keys},
+			help: "record keys that may be read; {sub} stands for the claim. Default: all; an empty list: none"},
+		{path: "types", value: texts{&r.Types},
+			help: "event types that may be read, the same way"},
+		{path: "filter", value: text{&r.Filter},
+			help: "CEL over event, key, type, headers, topic, partition, offset, timestamp and claims; what it fails for may not be read"},
+		{path: "history", value: age{&r.History},
+			help: "how far back may be read; 0s: nothing from before the subscription. Default: as far as Kafka has it"},
+	}
+}
+
+// writeRuleSettings returns the rows of one entry of a policy's publish.
+func writeRuleSettings(w *auth.WriteRule) []setting {
+	return []setting{
+		{path: "topic", value: text{&w.Topic},
+			help: "topics that may be published to, by name or pattern"},
+		{path: "source", value: text{&w.Source},
+			help: "what an event's source must be; {sub} stands for the claim. Default: anything"},
+		{path: "key", value: text{&w.Key},
+			help: "what the record's key must be, the same way"},
+	}
+}
+
 // later are the settings that the design has and this version hasn't, by the path of a value or of a group.
 func later() []string {
 	return []string{
-		"auth.clockSkew", "auth.issuers", "auth.query", "auth.cookie", "auth.policies",
-		"limits.connections", "limits.perSubject", "limits.perIP", "limits.subscriptions", "limits.connectRate", "limits.publishRate", "limits.bodyBytes",
+		"limits.publishRate", "limits.bodyBytes",
 		"schemaRegistry", "handlers", "outbox",
 	}
 }

@@ -26,6 +26,7 @@ type tailing struct {
 	keys, types  []string
 	json         bool
 	max          int
+	tokenFile    string
 	state        string
 	firstRetry   time.Duration
 	longSilence  time.Duration
@@ -45,7 +46,8 @@ A gap, where messages could no longer be had, is told on standard error.`,
 		Example: `  streamgw tail orders.order.placed
   streamgw tail orders.order.placed --from -5m --key order-1042
   streamgw tail users.user.created inventory.stock.level --json | jq .value
-  streamgw tail orders.order.placed --from earliest --state orders.position`,
+  streamgw tail orders.order.placed --from earliest --state orders.position
+  streamgw tail orders.order.placed --url https://events.example --token-file token`,
 		Args: arguments(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, topics []string) error {
 			t.topics = topics
@@ -59,6 +61,7 @@ A gap, where messages could no longer be had, is told on standard error.`,
 	f.StringArrayVar(&t.types, "type", nil, "only events of this type, such as order.placed.v1; repeat for several")
 	f.BoolVar(&t.json, "json", false, "print each record as a line of JSON")
 	f.IntVar(&t.max, "max", 0, "stop after so many records (default: never)")
+	f.StringVar(&t.tokenFile, "token-file", "", "file with a token, for gateways that ask for one; it is read again for each connection")
 	f.StringVar(&t.state, "state", "", "file that remembers where a run ended; it wins over --from")
 	return cmd
 }
@@ -76,7 +79,7 @@ func (t *tailing) run(ctx context.Context) error {
 		return err
 	}
 	source := eventSource{
-		url: address, lastID: lastID, client: newStreamClient(), retry: t.firstRetry, silence: t.longSilence,
+		url: address, lastID: lastID, token: t.token, client: newStreamClient(), retry: t.firstRetry, silence: t.longSilence,
 		notice: func(s string) { fmt.Fprintln(t.notices, "streamgw:", s) },
 	}
 	saved := lastID
@@ -131,6 +134,23 @@ func (t *tailing) url() (string, error) {
 	u = u.JoinPath("v1/events")
 	u.RawQuery = query.Encode()
 	return u.String(), nil
+}
+
+// token returns the token to come with, "" for none.
+func (t *tailing) token() (string, error) {
+	if t.tokenFile == "" {
+		return "", nil
+	}
+	f, err := os.Open(t.tokenFile)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	defer f.Close()
+	token, err := readToken(f)
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %s holds none", t.tokenFile)
+	}
+	return token, nil
 }
 
 // remembered returns the position that an earlier run left in the state file, or "".

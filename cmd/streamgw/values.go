@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/goodgo/streamgw/internal/auth"
 )
 
 // value is one place in a Config that text can be put into. It is also a flag's value (pflag.Value).
@@ -101,22 +104,6 @@ func (v choice) Set(s string) error {
 func (v choice) String() string { return *v.to }
 func (v choice) Type() string   { return "word" }
 
-// authMode is a choice of which this version has only one.
-type authMode struct{ to *string }
-
-func (v authMode) Set(s string) error {
-	switch s {
-	case "none":
-		*v.to = s
-		return nil
-	case "jwt":
-		return fmt.Errorf("jwt is not available in this version; it has only none")
-	}
-	return fmt.Errorf("%q isn't a mode; this version has only none", s)
-}
-func (v authMode) String() string { return *v.to }
-func (v authMode) Type() string   { return "word" }
-
 type boolean struct{ to *bool }
 
 func (v boolean) Set(s string) error {
@@ -146,6 +133,96 @@ func (v count) Set(s string) error {
 }
 func (v count) String() string { return strconv.Itoa(*v.to) }
 func (v count) Type() string   { return "number" }
+
+// bound is a whole number, of which 0 is no bound.
+type bound struct{ to *int }
+
+func (v bound) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return fmt.Errorf("%q isn't a whole number; 0 is no bound", s)
+	}
+	*v.to = n
+	return nil
+}
+func (v bound) String() string { return strconv.Itoa(*v.to) }
+func (v bound) Type() string   { return "number" }
+
+// rate is a number a second, of which 0 is no bound.
+type rate struct{ to *float64 }
+
+func (v rate) Set(s string) error {
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || !(n >= 0 && n <= math.MaxInt32) {
+		return fmt.Errorf("%q isn't a number a second, such as 5 or 0.5; 0 is no bound", s)
+	}
+	*v.to = n
+	return nil
+}
+func (v rate) String() string { return strconv.FormatFloat(*v.to, 'g', -1, 64) }
+func (v rate) Type() string   { return "number" }
+
+// networks is addresses and networks joined by commas.
+type networks struct{ to *[]netip.Prefix }
+
+func (v networks) Set(s string) error {
+	var all []netip.Prefix
+	for one := range strings.SplitSeq(s, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(one)
+		if addr, aerr := netip.ParseAddr(one); aerr == nil {
+			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil
+		}
+		if err != nil {
+			return fmt.Errorf("%q isn't an address or a network, such as 10.0.0.1 or 10.0.0.0/8", one)
+		}
+		all = append(all, p.Masked())
+	}
+	*v.to = all
+	return nil
+}
+
+func (v networks) String() string {
+	var all []string
+	for _, p := range *v.to {
+		all = append(all, p.String())
+	}
+	return strings.Join(all, ",")
+}
+func (v networks) Type() string { return "list" }
+
+// anything is the check of a list that others check.
+func anything(string) error { return nil }
+
+// texts is a list that stands in the file only, where an empty one isn't the same as none.
+type texts struct{ to *auth.Texts }
+
+func (v texts) Set(s string) error        { return v.SetAll([]string{s}) }
+func (v texts) SetAll(all []string) error { *v.to = append(auth.Texts{}, all...); return nil }
+func (v texts) String() string            { return strings.Join(*v.to, ",") }
+func (v texts) Type() string              { return "list" }
+
+// age is a duration that may be none, and may not be there.
+type age struct{ to **auth.Age }
+
+func (v age) Set(s string) error {
+	d := new(time.Duration)
+	if err := (pause{d}).Set(s); err != nil {
+		return err
+	}
+	*v.to = (*auth.Age)(d)
+	return nil
+}
+
+func (v age) String() string {
+	if *v.to == nil {
+		return ""
+	}
+	return pause{(*time.Duration)(*v.to)}.String()
+}
+func (v age) Type() string { return "duration" }
 
 type duration struct{ to *time.Duration }
 
