@@ -131,7 +131,8 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	p.write(w)
 }
 
-// noteRefusal counts a refusal, and logs its cause where that is a fault of ours: the client isn't told.
+// noteRefusal counts a refusal, and logs its cause where that is a fault of ours: the client isn't told. Of a fault of the
+// client's only the kind is logged: its details hold what the client has sent, which may be a token in a wrong place.
 func (g *Gateway) noteRefusal(of string, p problem, err error) {
 	g.metrics.refused(p)
 	for limit, over := range map[string]error{"filters": fanout.ErrFilters, "scans": fanout.ErrScans, "replaysPerSubject": fanout.ErrReplays} {
@@ -139,10 +140,13 @@ func (g *Gateway) noteRefusal(of string, p problem, err error) {
 			g.metrics.limited.WithLabelValues(limit).Inc()
 		}
 	}
-	if p.Status == http.StatusInternalServerError {
+	switch {
+	case p.Status == http.StatusInternalServerError:
 		g.cfg.Log.Error("request refused", "of", of, "error", err)
-	} else {
+	case p.Status > http.StatusInternalServerError:
 		g.cfg.Log.Debug("request refused", "of", of, "status", p.Status, "error", err)
+	default:
+		g.cfg.Log.Debug("request refused", "of", of, "status", p.Status, "problem", p.name())
 	}
 }
 

@@ -127,6 +127,14 @@ func (f *clientFrame) request(g *Gateway, grant *auth.Grant) (request, error) {
 	return req, err
 }
 
+// kind returns the frame's type for the log, if there is such a type.
+func (f *clientFrame) kind() string {
+	if _, known := members[f.Type]; known {
+		return f.Type
+	}
+	return "unknown"
+}
+
 // id returns the frame's id, for the answer to it.
 func (f *clientFrame) id() string {
 	if f.ID == nil || len(*f.ID) > maxID {

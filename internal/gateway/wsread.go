@@ -103,7 +103,7 @@ func (s *webSocketSession) strike(f clientFrame, err error) error {
 // refuse answers a frame with an error.
 func (s *webSocketSession) refuse(f clientFrame, err error) error {
 	p := problemOf(err)
-	s.g.noteRefusal("frame "+f.Type, p, err)
+	s.g.noteRefusal("frame "+f.kind(), p, err)
 	if errors.Is(err, errDraining) {
 		return nil // close code 1012 says it
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"net/url"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type Client struct {
 	Transport Transport
 	Targets   []string   // gateways to choose from
 	Query     url.Values // topics and filters; from= is for the first connection
+	Header    http.Header
 	Ledger    *Ledger
 	Rand      *rand.Rand
 
@@ -72,6 +74,7 @@ func (c *Client) session(ctx context.Context) (away time.Duration, fault error) 
 		URL:      c.Targets[c.Rand.IntN(len(c.Targets))],
 		Query:    c.Query,
 		Position: c.Position(),
+		Header:   c.Header,
 		InQuery:  c.Rand.IntN(4) == 0,
 		Rand:     c.Rand,
 	}

@@ -15,12 +15,17 @@ import (
 
 // page keeps what its EventSource is given until the test takes it.
 const page = `<!doctype html><title>events</title><script>
-let got = [], others = [], opened = 0, source
-function listen(url) {
-  source = new EventSource(url)
+let got = [], others = [], opened = 0, source, ticket, last
+function listen(url, options) {
+  source = new EventSource(url, options)
   source.onopen = () => opened++
-  source.onmessage = e => got.push({id: e.lastEventId, data: e.data})
+  source.onmessage = e => { last = e.lastEventId; got.push({id: last, data: e.data}) }
   for (const name of ['streamgw.gap', 'forged']) source.addEventListener(name, e => others.push(name + ' ' + e.data))
+}
+async function take_ticket(url, token, credentials) {
+  ticket = ''
+  const r = await fetch(url, {method: 'POST', headers: {Authorization: 'Bearer ' + token}, credentials})
+  ticket = (await r.json()).ticket
 }
 function converse(url, frame) {
   source = new WebSocket(url, ['streamgw.v1'])
@@ -102,6 +107,33 @@ func (p *Page) Listen(address string) {
 	evaluate[bool](p, fmt.Sprintf("listen(%s), true", quoted))
 	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
 }
+
+// Ticket has the page get a ticket with a token, and returns it. credentials is fetch's: whether the answer's cookie is
+// kept.
+func (p *Page) Ticket(address, token, credentials string) string {
+	p.t.Helper()
+	quoted, err := json.Marshal([]string{address, token, credentials})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	evaluate[bool](p, fmt.Sprintf("take_ticket(...%s), true", quoted))
+	Until(p.t, patience, "the page has a ticket", func() bool { return evaluate[string](p, "ticket") != "" })
+	return evaluate[string](p, "ticket")
+}
+
+// ListenWithCookies is Listen with the gateway's cookies sent and kept.
+func (p *Page) ListenWithCookies(address string) {
+	p.t.Helper()
+	quoted, err := json.Marshal(address)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	evaluate[bool](p, fmt.Sprintf("listen(%s, {withCredentials: true}), true", quoted))
+	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
+}
+
+// LastID returns the last event id that the page has seen.
+func (p *Page) LastID() string { return evaluate[string](p, "last") }
 
 // Converse opens a WebSocket instead, sends a frame, and waits until that is answered.
 func (p *Page) Converse(address, frame string) {
