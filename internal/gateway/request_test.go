@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -317,4 +319,32 @@ func FuzzQuery(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestABodyThatNeverEndsKeepsNoAnswerBack: net/http would read on before it answers.
+func TestABodyThatNeverEndsKeepsNoAnswerBack(t *testing.T) {
+	f := newFace(t, Config{})
+	for request, status := range map[string]int{
+		"POST /v1/tickets HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n": http.StatusNotFound, // this one has no tickets
+		"POST /v1/tickets HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\na":          http.StatusNotFound,
+		"GET /v1/events?topic=orders HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\na":       http.StatusBadRequest,
+		"GET /v1/topics HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n":   http.StatusBadRequest,
+		"POST /nowhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n":    http.StatusNotFound,
+	} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, err := io.WriteString(conn, request); err != nil {
+			t.Fatal(err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("%q: %v", request, err)
+		}
+		if response.StatusCode != status || !response.Close {
+			t.Errorf("%q is answered with %s, and the connection is kept: %v", request, response.Status, !response.Close)
+		}
+	}
 }

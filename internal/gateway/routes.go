@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
@@ -76,12 +77,36 @@ func (g *Gateway) router() *chi.Mux {
 			next.ServeHTTP(w, r)
 		})
 	})
+	r.Use(boundBody)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) { noSuchPath.write(w) })
 	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Allow", strings.Join(allowedMethods(r, req.URL.Path), ", "))
 		wrongMethod.write(w)
 	})
 	return r
+}
+
+// bodyTimeout is how long a request's body may take. Nothing here has a use for one.
+const bodyTimeout = 10 * time.Second
+
+// boundBody keeps requests whose body is slow, or has no end, from holding on to what serves them: net/http reads some of it
+// before it answers, and the rest before it lets go of the connection, and a stream's request has no time by which it ends.
+func boundBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength == 0 {
+			next.ServeHTTP(w, r)
+			return
+		}
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close")
+		}
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout)) // where there are none, it ends with the connection
+		if r.Method == http.MethodGet {
+			problemOf(&stream.Error{Kind: stream.BadRequest, Field: "Content-Length", Detail: "a GET has no body here"}).write(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func allowedMethods(routes chi.Routes, path string) (methods []string) {

@@ -57,8 +57,26 @@ func (s *socket) Read(b []byte) (n int, err error) {
 		s.heard.Store(true)
 		s.in.follow(b[:n])
 	}
+	if s.in.left > readLimit {
+		return 0, s.refuse(b)
+	}
 	return n, err
 }
+
+// refuse closes a connection whose client begins a frame that is too large, of which the library would wait for all that it
+// may take. What still comes is dropped until the connection ends: bytes that nobody reads would have the client's system
+// throw the close frame away.
+func (s *socket) refuse(b []byte) error {
+	code := binary.BigEndian.AppendUint16(nil, uint16(websocket.StatusMessageTooBig))
+	s.answer(append([]byte{final | opClose, byte(len(code))}, code...))
+	for {
+		if _, err := s.wait(b); err != nil {
+			return errFrameTooLarge
+		}
+	}
+}
+
+var errFrameTooLarge = stream.Errorf(stream.TooLarge, "a frame has more than %d bytes", readLimit)
 
 // wait reads once there is something.
 func (s *socket) wait(b []byte) (n int, err error) {
@@ -80,7 +98,7 @@ func (s *socket) Write(frame []byte) (int, error) {
 	if frame[0] == final|opClose {
 		s.closed, s.cause = true, errClientGone
 		if len(frame) >= 4 && websocket.StatusCode(binary.BigEndian.Uint16(frame[2:])) == websocket.StatusMessageTooBig {
-			s.cause = stream.Errorf(stream.TooLarge, "a frame has more than %d bytes", readLimit)
+			s.cause = errFrameTooLarge
 		}
 	} else if len(s.queued)+len(frame) > maxQueued {
 		return len(frame), nil
