@@ -105,10 +105,18 @@ func (m *minting) fill(config *configFlags, p program) error {
 }
 
 func (m *minting) token() (string, error) {
-	for flag, missing := range map[string]bool{"--issuer": m.issuer == "", "--audience": len(m.audience) == 0, "--secret-file or --private-key-file": m.key.SecretFile == "" && m.key.PrivateKeyFile == ""} {
-		if missing {
-			return "", usageError{fmt.Errorf("%s is needed, or a --config that has an issuer with a secretFile", flag)}
-		}
+	var missing []string
+	if m.key.SecretFile == "" && m.key.PrivateKeyFile == "" {
+		missing = append(missing, "--secret-file or --private-key-file")
+	}
+	if m.issuer == "" {
+		missing = append(missing, "--issuer")
+	}
+	if len(m.audience) == 0 {
+		missing = append(missing, "--audience")
+	}
+	if len(missing) > 0 {
+		return "", usageError{fmt.Errorf("%s: needed, or a --config that has an issuer with a secretFile", strings.Join(missing, ", "))}
 	}
 	now := m.now()
 	claims := map[string]any{"iss": m.issuer, "aud": m.audience, "sub": m.subject, "iat": now.Unix(), "exp": now.Add(m.lasts).Unix(), "jti": rand.Text()}
