@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,14 +19,6 @@ type feed struct {
 	since   time.Time     // when it began: what is older is a replay
 	one     [1]topicCount // topics, of most
 	frames  frames
-	asked   *request // of a WebSocket's whose grant may change; else nil
-}
-
-// remember keeps what was asked for, to ask it anew with another grant.
-func (f *feed) remember(grant *auth.Grant, req request) {
-	if grant.Identity() != nil {
-		f.asked = &req
-	}
 }
 
 // Wake implements [fanout.Waker]. Who finds the feed pending has been preceded by who wakes the driver for it.

@@ -336,7 +336,7 @@ func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit
 			g.refuse(w, r, err)
 			return false
 		}
-		own.remember(grant, req)
+		s.remember(own, req)
 		c.hold(own)
 	}
 	c.admit(grant)

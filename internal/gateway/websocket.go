@@ -5,8 +5,10 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,7 +69,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 			g.refuse(w, r, err)
 			return
 		}
-		own.remember(grant, req)
+		s.remember(own, req)
 	}
 	s.c.admit(grant)
 	s.serve(w, r, own)
@@ -135,7 +137,25 @@ type webSocketSession struct {
 
 	deflate int // that of the feeds' frames
 
+	asked map[*feed]request // what subscriptions were asked for, where the grant may change; the reader's, once it reads
+
 	strikes int // the reader's: frames that made no sense
+}
+
+// remember keeps what was asked for, to ask it anew with another grant.
+func (s *webSocketSession) remember(f *feed, req request) {
+	if s.grant.Identity() == nil {
+		return
+	}
+	if s.asked == nil {
+		s.asked = map[*feed]request{}
+	}
+	s.asked[f] = req
+}
+
+// forget drops what was asked for by subscriptions that have ended. It is a command, which the reader waits for.
+func (s *webSocketSession) forget() {
+	maps.DeleteFunc(s.asked, func(f *feed, _ request) bool { return !slices.Contains(s.c.feeds, f) })
 }
 
 // pings judges whether a client lives by the pings that it got: while a large write goes to a slow client there are none,

@@ -54,16 +54,18 @@ func (s *webSocketSession) authenticated(who *auth.Identity) func() error {
 func (s *webSocketSession) review(grant *auth.Grant) error {
 	var feeds []*feed
 	if err := s.do(func() error {
+		s.forget()
 		feeds = append(feeds, s.c.feeds...)
 		return nil
 	}); err != nil {
 		return err
 	}
 	for _, f := range feeds {
-		if f.asked == nil {
+		asked, known := s.asked[f]
+		if !known {
 			continue
 		}
-		req := *f.asked
+		req := asked
 		_, err := s.g.checkTopics(req.Topics, req.topicField, grant)
 		if err == nil {
 			err = req.restrict(grant)
@@ -71,7 +73,7 @@ func (s *webSocketSession) review(grant *auth.Grant) error {
 		switch {
 		case err != nil:
 			err = s.do(func() error { return s.lose(f, err) })
-		case !sameBounds(f.asked, &req):
+		case !sameBounds(&asked, &req):
 			err = s.resubscribe(f, req)
 		}
 		if err != nil {
@@ -124,7 +126,7 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 	at, refusal := stream.ParsePosition(position)
 	if refusal == nil {
 		req.From = fanout.From{Position: &at}
-		f.asked = &req
+		s.asked[f] = req
 		refusal = s.g.subscribe(s.ctx, s.c, f, req)
 	}
 	if refusal != nil {

@@ -119,7 +119,10 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 	if err != nil {
 		return s.refuse(f, err)
 	}
-	refusal, err := s.ask(func() error { return s.room(f.id()) })
+	refusal, err := s.ask(func() error {
+		s.forget()
+		return s.room(f.id())
+	})
 	if err != nil {
 		return err
 	}
@@ -127,7 +130,6 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 		return s.refuse(f, refusal)
 	}
 	feed := &feed{id: f.id(), frames: webSocketFrames{record: req.record, id: f.id(), deflate: s.deflate}}
-	feed.remember(s.grant, req)
 	if err := s.g.subscribe(s.ctx, s.c, feed, req); err != nil {
 		return s.refuse(f, err)
 	}
@@ -137,8 +139,10 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 	})
 	if err != nil {
 		feed.sub.Close()
+		return err
 	}
-	return err
+	s.remember(feed, req)
+	return nil
 }
 
 // room returns why there can't be a subscription of that id, or nil. Only the reader adds some, so that it lasts.
