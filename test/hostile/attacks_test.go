@@ -184,6 +184,7 @@ func (a attacker) many(n int, do func(net.Conn) string, want ...string) string {
 	ends := map[string]int{}
 	var all sync.WaitGroup
 	for range n {
+		time.Sleep(time.Second / time.Duration(n)) // see pace
 		all.Go(func() {
 			c, err := net.Dial("tcp", a.addr)
 			if err != nil {
@@ -351,7 +352,7 @@ func (a attacker) rapidReset(c net.Conn) string {
 		return "cut"
 	}
 	go func() { _, _ = io.Copy(io.Discard, c) }()
-	for id := uint32(1); id < 4000; id += 2 {
+	for id := uint32(1); id < 2000; id += 2 {
 		pace(int(id / 2))
 		if f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: headers(), EndStream: true, EndHeaders: true}) != nil || f.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
 			return "cut"
