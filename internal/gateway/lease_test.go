@@ -338,6 +338,38 @@ func TestTheQuerysOwnSubscriptionIsLostWithItsConnection(t *testing.T) {
 	ws.wantClose(closeNotAllowed)
 }
 
+// TestTheQuerysOwnSubscriptionTakesOtherRows while events come: the writer looks at what is replaced.
+func TestTheQuerysOwnSubscriptionTakesOtherRows(t *testing.T) {
+	for driven, newFace := range guarded {
+		t.Run(driven, func(t *testing.T) {
+			d := newDoor(t, nil)
+			f := newFace(t, Config{}, d)
+			ws := f.dialAs(t, "?topic=rows", d.token(t, "ann", time.Hour, "rows=a"))
+			ws.want(`{"type":"subscribed","position":"P0"}`)
+			position := stream.NewPosition(stream.Incarnation{1}, "rows", 7).String()
+			for n := range 20 {
+				sub := f.sub(t, n)
+				sub.pass(position)
+				pushed := make(chan struct{})
+				go func() {
+					defer close(pushed)
+					for range 20 {
+						sub.req.Waker.Wake()
+					}
+				}()
+				ws.send(authFrame(d.token(t, "ann", time.Hour, fmt.Sprint("rows=", n))))
+				ws.wantAuthenticated()
+				<-pushed
+				<-sub.closed
+			}
+			f.sub(t, 20).push(wsItem("1", 1))
+			if frame := ws.next(); !strings.Contains(frame, `"event":1`) {
+				t.Errorf("got %s", frame)
+			}
+		})
+	}
+}
+
 func TestAWebSocketBringsItsTokenInAFrame(t *testing.T) {
 	for driven, newFace := range guarded {
 		t.Run(driven, func(t *testing.T) {

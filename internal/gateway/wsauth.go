@@ -110,7 +110,8 @@ func (s *webSocketSession) lose(f *feed, err error) error {
 	return nil
 }
 
-// resubscribe has a subscription go on with other bounds, from where it stands.
+// resubscribe has a subscription go on with other bounds, from where it stands. It becomes another feed: the writer looks at
+// the one that is.
 func (s *webSocketSession) resubscribe(f *feed, req request) error {
 	var position string
 	err := s.do(func() error {
@@ -123,11 +124,11 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 	if err != nil || position == "" {
 		return err
 	}
+	next := &feed{id: f.id, frames: f.frames}
 	at, refusal := stream.ParsePosition(position)
 	if refusal == nil {
 		req.From = fanout.From{Position: &at}
-		s.asked[f] = req
-		refusal = s.g.subscribe(s.ctx, s.c, f, req)
+		refusal = s.g.subscribe(s.ctx, s.c, next, req)
 	}
 	if refusal != nil {
 		return s.do(func() error {
@@ -136,12 +137,15 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 		})
 	}
 	err = s.do(func() error {
-		s.c.hold(f)
-		f.pending.Store(true)
+		s.c.hold(next)
+		next.pending.Store(true)
 		return nil
 	})
 	if err != nil {
-		f.sub.Close()
+		next.sub.Close()
+		return err
 	}
-	return err
+	delete(s.asked, f)
+	s.remember(next, req)
+	return nil
 }
