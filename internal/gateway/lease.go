@@ -47,10 +47,12 @@ func (c *connection) admit(grant *auth.Grant) {
 	if grant == nil {
 		l.who.Store(&auth.Identity{})
 		c.ends.Store(l.opened.Add(c.g.cfg.AuthTimeout).UnixNano())
-	} else {
-		c.renew(grant.Identity())
+		c.g.leases.add(l)
+		return
 	}
-	c.g.leases.add(l)
+	l.who.Store(grant.Identity())
+	c.g.leases.add(l) // before renew asks whether it was revoked: who revokes it later finds it
+	c.renew(grant.Identity())
 }
 
 // renew has the connection go on for a token. The notice comes some time before its end, but not before half of its time.
@@ -58,11 +60,20 @@ func (c *connection) admit(grant *auth.Grant) {
 func (c *connection) renew(who *auth.Identity) {
 	l, now := c.lease, time.Now()
 	l.who.Store(who)
-	c.ends.Store(who.Ends.UnixNano())
+	c.ends.Store(nanoseconds(who.Ends))
 	l.notice, l.told, l.nobody = who.Ends.Add(-min(c.g.cfg.ExpiryNotice, who.Ends.Sub(now)/2)), false, false
 	if l.over.Load() != nil || c.g.access.Revoked(who) {
 		l.revoke()
 	}
+}
+
+// nanoseconds is a time in Unix nanoseconds; what lies beyond the years that these count is forever.
+func nanoseconds(t time.Time) int64 {
+	const lastYear = 2261
+	if t.Year() > lastYear {
+		return forever
+	}
+	return t.UnixNano()
 }
 
 // expired returns why the connection is to end by now, or nil. It is asked before each delivery.

@@ -276,6 +276,25 @@ func TestTokensEndInRealTime(t *testing.T) {
 	}
 }
 
+// TestATokenForThousandsOfYears lasts longer than nanoseconds count.
+func TestATokenForThousandsOfYears(t *testing.T) {
+	d := newDoor(t, nil)
+	f := guarded["taken over"](t, Config{}, d)
+	token, err := d.key.Sign(map[string]any{
+		"iss": testIssuer, "aud": "streamgw", "sub": "ann", "exp": int64(253402300799),
+		"streamgw": map[string]any{"subscribe": []any{map[string]any{"topic": "orders"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws := f.dialAs(t, "?topic=orders", token)
+	ws.want(`{"type":"subscribed","position":"P0"}`)
+	f.sub(t, 0).push(wsItem("1", 1))
+	if frame := ws.next(); !strings.Contains(frame, `"event":1`) {
+		t.Errorf("got %s", frame)
+	}
+}
+
 func authFrame(token string) string { return `{"type":"auth","token":"` + token + `"}` }
 
 func (c *wsClient) wantAuthenticated() {
