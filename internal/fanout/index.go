@@ -14,12 +14,13 @@ type channels struct {
 	byKey      map[string][]*channel
 	byType     map[string][]*channel
 	scans      []*channel                 // held against every message
+	turn       uint64                     // counts the messages that were matched
 	predicates map[string]*predicate      // by their text
 	shared     map[*channel]stream.Filter // of channels whose filters have some, with those instead of their own
 }
 
 func newChannels() channels {
-	return channels{map[string]*channel{}, nil, map[string][]*channel{}, map[string][]*channel{}, nil, map[string]*predicate{}, map[*channel]stream.Filter{}}
+	return channels{map[string]*channel{}, nil, map[string][]*channel{}, map[string][]*channel{}, nil, 0, map[string]*predicate{}, map[*channel]stream.Filter{}}
 }
 
 // join returns the channel of a canonical filter, and makes it where it is the first of its kind, unless there are filters or scans
@@ -87,6 +88,7 @@ func unlist(m map[string][]*channel, s string, ch *channel) {
 
 // match calls f for each channel that wants e, whose sequence number is seq, once. f notes it there.
 func (cs *channels) match(e *entry, seq uint64, f func(*channel)) {
+	cs.turn++
 	if cs.every != nil {
 		f(cs.every)
 	}
@@ -120,15 +122,16 @@ func (cs *channels) wants(ch *channel, e *entry) bool {
 // predicate is one that channels have in common. It is asked once about each message that is pushed.
 type predicate struct {
 	stream.Predicate
+	of     *channels
 	users  int
-	last   *stream.Message
+	asked  uint64 // the turn of the answer: a pointer to the message would keep it in memory
 	answer bool
 }
 
 // Match implements [stream.Predicate] under the hub's lock.
 func (p *predicate) Match(m *stream.Message) bool {
-	if p.last != m {
-		p.last, p.answer = m, p.Predicate.Match(m)
+	if p.asked != p.of.turn {
+		p.asked, p.answer = p.of.turn, p.Predicate.Match(m)
 	}
 	return p.answer
 }
@@ -141,7 +144,7 @@ func (cs *channels) share(f stream.Filter) (shared stream.Filter, some bool) {
 		text := p.String()
 		own := cs.predicates[text]
 		if own == nil {
-			own = &predicate{Predicate: p}
+			own = &predicate{Predicate: p, of: cs}
 			cs.predicates[text] = own
 		}
 		own.users++

@@ -41,6 +41,9 @@ func (c *cursor) followLocked(b *Batch) (followed bool) {
 	}
 	if c.epoch != h.epoch {
 		for _, cut := range h.cuts {
+			if f := c.floor; f != nil && cut.epoch > c.epoch && int(cut.part) < len(f.Next) {
+				f.Next[cut.part] = min(f.Next[cut.part], cut.to) // what comes there now is newer
+			}
 			if cut.epoch > c.epoch && int(cut.part) < len(c.own.Next) && c.own.Next[cut.part] > cut.to {
 				c.lost(b, stream.Gap{Partition: cut.part, From: c.own.Next[cut.part], To: cut.to, Reason: stream.GapTruncated})
 			}
@@ -50,23 +53,27 @@ func (c *cursor) followLocked(b *Batch) (followed bool) {
 	for len(c.own.Next) < len(h.window.next) {
 		c.own.Next = append(c.own.Next, 0) // a partition that was added: from its start
 	}
-	c.rise(b)
-	return true
+	return c.rise(b)
 }
 
 // rise moves the cursor up to its floor, wherever a client said that it was, and tells what it doesn't get. What belongs to
 // another incarnation than the floor's is newer, and so is what takes the place of what is cut back later.
-func (c *cursor) rise(b *Batch) {
+// It returns false when that is more than fits into b.
+func (c *cursor) rise(b *Batch) (risen bool) {
 	if c.floor == nil || c.floor.Incarnation != c.own.Incarnation {
-		return
+		return true
 	}
 	for p := range min(len(c.floor.Next), len(c.own.Next)) {
 		if least := c.floor.Next[p]; c.own.Next[p] < least {
+			if b.budget <= 0 {
+				return false
+			}
 			c.lost(b, stream.Gap{Partition: int32(p), From: c.own.Next[p], To: least, Reason: stream.GapForbidden})
 			c.placed, c.probed = false, false
 		}
 		c.floor.Next[p] = 0 // done with
 	}
+	return true
 }
 
 // recreatedLocked goes on from the start of the topic's new incarnation. All of the earlier one that the cursor

@@ -136,6 +136,39 @@ func TestHistoryEndsAtItsBound(t *testing.T) {
 	}
 }
 
+// TestAPositionOfNothingIsRaisedInParts: anybody can make one up, and each gap comes with a position as long.
+func TestAPositionOfNothingIsRaisedInParts(t *testing.T) {
+	const partitions = 1000
+	h := New(Config{}, nil, nil)
+	hub := h.use("t")
+	ends := slices.Repeat([]int64{5}, partitions)
+	hub.append(stream.Batch{Start: &stream.Start{Begin: make([]int64, partitions), Next: ends}}, time.Now())
+	s, err := h.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []place{{
+		start: &stream.TopicPosition{Topic: "t"}, floor: &stream.TopicPosition{Topic: "t", Next: slices.Clone(ends)},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	told := 0
+	for b := (Batch{More: true}); b.More; {
+		if err := s.Poll(&b); err != nil {
+			t.Fatal(err)
+		}
+		size := 0
+		for _, it := range b.Items {
+			size += len(it.ID)
+			told++
+		}
+		if size > 128<<10 {
+			t.Fatalf("one Poll yielded %d bytes of positions", size)
+		}
+	}
+	if told != partitions {
+		t.Errorf("told of %d partitions", told)
+	}
+}
+
 // counting is a predicate that counts how often it is asked.
 type counting struct {
 	name  string
