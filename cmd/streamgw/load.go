@@ -140,24 +140,29 @@ func (l *loader) readFile(c *Config, file string) {
 	}
 	rows := settings(c)
 	l.mapping(document.Content[0], "", group{rows: rows, later: later(), lists: map[string]func(*yaml.Node){
-		"topics":        func(n *yaml.Node) { l.readTopics(c, n) },
-		"auth.issuers":  func(n *yaml.Node) { c.Auth.Issuers = entries(l, n, "auth.issuers", issuerGroup) },
-		"auth.policies": func(n *yaml.Node) { c.Auth.Policies = entries(l, n, "auth.policies", l.policyGroup) },
+		"topics":        func(n *yaml.Node) { entries(l, n, "topics", "a match", &c.Topics, topicGroup) },
+		"auth.issuers":  func(n *yaml.Node) { entries(l, n, "auth.issuers", "an issuer", &c.Auth.Issuers, issuerGroup) },
+		"auth.policies": func(n *yaml.Node) { entries(l, n, "auth.policies", "rules", &c.Auth.Policies, l.policyGroup) },
 	}})
 }
 
-// entries takes a list of entries, each of which holds what group says.
-func entries[T any](l *loader, n *yaml.Node, path string, groupOf func(to *T, at string) group) []T {
+// entries takes a list of entries, each of which holds what group says: with is the least of that.
+func entries[T any](l *loader, n *yaml.Node, path, with string, to *[]T, groupOf func(to *T, at string) group) {
 	if n.Kind != yaml.SequenceNode {
-		l.problem(n, path, "must be a list of entries")
-		return nil
+		l.problem(n, path, "must be a list of entries, each with %s", with)
+		return
 	}
-	list := make([]T, len(n.Content))
+	*to = make([]T, len(n.Content))
 	for i, entry := range n.Content {
 		at := fmt.Sprintf("%s[%d].", path, i)
-		l.mapping(resolve(entry), at, groupOf(&list[i], at))
+		l.mapping(resolve(entry), at, groupOf(&(*to)[i], at))
 	}
-	return list
+}
+
+// topicGroup is that of an entry whose window has the default bounds where it doesn't say others.
+func topicGroup(to *TopicConfig, _ string) group {
+	*to = defaultTopic("")
+	return group{rows: topicSettings(to), later: laterTopic()}
 }
 
 func issuerGroup(to *auth.Issuer, _ string) group { return group{rows: issuerSettings(to)} }
@@ -165,25 +170,12 @@ func issuerGroup(to *auth.Issuer, _ string) group { return group{rows: issuerSet
 func (l *loader) policyGroup(to *auth.Policy, at string) group {
 	return group{rows: policySettings(to), lists: map[string]func(*yaml.Node){
 		"subscribe": func(n *yaml.Node) {
-			to.Subscribe = entries(l, n, at+"subscribe", func(r *auth.ReadRule, _ string) group { return group{rows: readRuleSettings(r)} })
+			entries(l, n, at+"subscribe", "a topic", &to.Subscribe, func(r *auth.ReadRule, _ string) group { return group{rows: readRuleSettings(r)} })
 		},
 		"publish": func(n *yaml.Node) {
-			to.Publish = entries(l, n, at+"publish", func(w *auth.WriteRule, _ string) group { return group{rows: writeRuleSettings(w)} })
+			entries(l, n, at+"publish", "a topic", &to.Publish, func(w *auth.WriteRule, _ string) group { return group{rows: writeRuleSettings(w)} })
 		},
 	}}
-}
-
-// readTopics takes the list of topics. An entry's window has the default bounds where it doesn't say others.
-func (l *loader) readTopics(c *Config, n *yaml.Node) {
-	if n.Kind != yaml.SequenceNode {
-		l.problem(n, "topics", "must be a list of entries, each with a match")
-		return
-	}
-	c.Topics = make([]TopicConfig, len(n.Content))
-	for i, entry := range n.Content {
-		c.Topics[i] = defaultTopic("")
-		l.mapping(resolve(entry), fmt.Sprintf("topics[%d].", i), group{rows: topicSettings(&c.Topics[i]), later: laterTopic()})
-	}
 }
 
 // group is what a part of the file may hold.

@@ -1,20 +1,17 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-// runWith runs a command line with standard input, and returns what it prints and its exit code.
+// runWith is run for whom it doesn't matter where something is printed.
 func runWith(t *testing.T, in string, args ...string) (out string, code int) {
 	t.Helper()
-	var b bytes.Buffer
-	code = program{strings.NewReader(in), &b, &b, nil}.run(context.Background(), args)
-	return b.String(), code
+	code, stdout, stderr := run(t, in, args...)
+	return stdout + stderr, code
 }
 
 // guardedConfig writes a configuration that asks for tokens, and returns its name.

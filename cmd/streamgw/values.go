@@ -166,11 +166,10 @@ func (v rate) Type() string   { return "number" }
 type networks struct{ to *[]netip.Prefix }
 
 func (v networks) Set(s string) error {
+	var given []string
+	_ = list{&given, anything}.Set(s)
 	var all []netip.Prefix
-	for one := range strings.SplitSeq(s, ",") {
-		if one = strings.TrimSpace(one); one == "" {
-			continue
-		}
+	for _, one := range given {
 		p, err := netip.ParsePrefix(one)
 		if addr, aerr := netip.ParseAddr(one); aerr == nil {
 			p, err = netip.PrefixFrom(addr, addr.BitLen()), nil

@@ -69,6 +69,9 @@ type policy struct {
 	rules
 }
 
+// isFor reports whether the policy's rules are for a token with some claims.
+func (p *policy) isFor(claims map[string]any) bool { return p.when == nil || p.when(claims) }
+
 // New returns the access that cfg describes, or an error that names the settings that are wrong.
 func New(cfg Config) (*Access, error) {
 	cfg.Verifier.setDefaults()
@@ -139,7 +142,7 @@ var (
 	ErrRevoked = stream.Errorf(stream.Unauthorized, "the token was revoked")
 
 	// ErrNoTickets says that this gateway gives none.
-	ErrNoTickets = &stream.Error{Kind: stream.NotFound, Field: queryTicket, Detail: "this gateway has no tickets (auth.ticketSecretFile)"}
+	ErrNoTickets = &stream.Error{Kind: stream.NotFound, Field: QueryTicket, Detail: "this gateway has no tickets (auth.ticketSecretFile)"}
 )
 
 var everything = &Grant{everything: true}
@@ -199,7 +202,7 @@ func (a *Access) grant(t *Token) (*Grant, error) {
 	}
 	for i := range a.policies {
 		p := &a.policies[i]
-		if p.when != nil && !p.when(t.Claims) {
+		if !p.isFor(t.Claims) {
 			continue
 		}
 		if err := p.grantTo(t.Claims, g); err != nil {

@@ -18,11 +18,11 @@ type Identity struct {
 type Grant struct {
 	everything bool
 	who        *Identity
-	token      *Token   // nil in mode None
-	only       []string // topics that a ticket is for; nil: all
-	ticket     bool     // a ticket brought it
-	fresh      bool     // which hadn't run out
-	reads      []reading
+	token      *Token    // nil in mode None
+	only       []string  // topics that a ticket is for; nil: all
+	ticket     bool      // a ticket brought it
+	fresh      bool      // which hadn't run out
+	reads      []reading // each of some rows
 	writes     []writing
 }
 
@@ -80,18 +80,19 @@ func (g *Grant) Identity() *Identity {
 	return g.who
 }
 
-// ByTicket reports whether a ticket brought the grant.
-func (g *Grant) ByTicket() bool { return g.ticket }
-
 // MayRead reports whether some rows of a topic may be read. Internal topics never may.
 func (g *Grant) MayRead(topic string) bool {
-	rows, _, _ := g.Rows(topic)
-	return !rows.None()
+	return g.reaches(topic) && (g.everything || slices.ContainsFunc(g.reads, func(r reading) bool { return r.topic.Match(topic) }))
+}
+
+// reaches reports whether the grant can be about a topic at all.
+func (g *Grant) reaches(topic string) bool {
+	return g != nil && !stream.InternalTopic(topic) && (g.only == nil || slices.Contains(g.only, topic))
 }
 
 // Rows returns which messages of a topic may be read, as a canonical filter, and how far back if that is bounded.
 func (g *Grant) Rows(topic string) (rows stream.Filter, history time.Duration, bounded bool) {
-	if g == nil || stream.InternalTopic(topic) || g.only != nil && !slices.Contains(g.only, topic) {
+	if !g.reaches(topic) {
 		return stream.Nothing, 0, false
 	}
 	if g.everything {

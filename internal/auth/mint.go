@@ -145,8 +145,8 @@ func (a *Access) Explain(ctx context.Context, token string) (e Explanation, err 
 		return e, err
 	}
 	_, e.OwnRules = e.Token.Claims[ownClaim]
-	for _, p := range a.policies {
-		e.Policies = append(e.Policies, p.when == nil || p.when(e.Token.Claims))
+	for i := range a.policies {
+		e.Policies = append(e.Policies, a.policies[i].isFor(e.Token.Claims))
 	}
 	e.Grant, err = a.grant(e.Token)
 	return e, err

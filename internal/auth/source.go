@@ -11,8 +11,9 @@ import (
 
 // Where a token may come from, beside the Authorization header.
 const (
-	queryToken        = "access_token" // RFC 6750 section 2.3
-	queryTicket       = "ticket"
+	QueryToken  = "access_token" // RFC 6750 section 2.3
+	QueryTicket = "ticket"
+
 	bearerSubprotocol = "bearer."
 )
 
@@ -30,11 +31,11 @@ func (a *Access) credentialOf(r *http.Request) (c credential, err error) {
 		return c, err
 	}
 	if a.cfg.Query {
-		if c.token = query.Get(queryToken); c.token != "" {
+		if c.token = query.Get(QueryToken); c.token != "" {
 			return c, nil
 		}
 	}
-	if c.ticket = query.Get(queryTicket); c.ticket != "" {
+	if c.ticket = query.Get(QueryTicket); c.ticket != "" {
 		return c, nil
 	}
 	return a.cookieToken(r)
@@ -101,6 +102,11 @@ func (a *Access) ownPage(r *http.Request) bool {
 	if slices.ContainsFunc(a.cfg.Origins, func(o string) bool { return o != "*" && strings.EqualFold(o, origin) }) {
 		return true
 	}
+	return SameHost(origin, r)
+}
+
+// SameHost reports whether an Origin header is of the host that a request is for.
+func SameHost(origin string, r *http.Request) bool {
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }

@@ -51,7 +51,7 @@ func TestATicketOpensForItsTime(t *testing.T) {
 		if !mayReadKey(g, "a", "ann", "") || mayReadKey(g, "a", "bob", "") || !g.MayRead("b") || g.MayRead("c") {
 			t.Error("the ticket grants other than its token")
 		}
-		if who := g.Identity(); who.Subject != "ann" || who.TokenID != "id-1" || !who.Ends.Equal(noon().Add(time.Hour)) || !g.ByTicket() || !g.FreshTicket() {
+		if who := g.Identity(); who.Subject != "ann" || who.TokenID != "id-1" || !who.Ends.Equal(noon().Add(time.Hour)) || !g.ticket || !g.FreshTicket() {
 			t.Errorf("the ticket is %+v", who)
 		}
 		if got := g.token.Claims["big"]; got != int64(1)<<60+1 {

@@ -7,6 +7,7 @@
 package expr
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -77,7 +78,7 @@ func New() (*Compiler, error) {
 // compile returns a program for an expression that is true or false.
 func compile(env *cel.Env, text string) (*cel.Ast, cel.Program, error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, nil, fmt.Errorf("the expression is empty")
+		return nil, nil, errors.New("the expression is empty")
 	}
 	ast, issues := env.Compile(text)
 	if issues.Err() != nil {

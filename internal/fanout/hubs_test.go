@@ -382,7 +382,7 @@ func readAllWithCuts(ctx context.Context, h *Hubs, rng *rand.Rand, from stream.P
 				at, _ = stream.ParsePosition(id)
 			}
 			select {
-			case <-s.waker.(bell):
+			case <-s.waker.(Bell):
 			case <-time.After(10 * time.Millisecond): // nothing more may come
 			}
 		}

@@ -28,15 +28,15 @@ type Subscription struct {
 	only cursor
 	one  [1]*cursor
 
-	waker  Waker   // a bell, when the subscriber brought none of its own
+	waker  Waker   // a Bell, when the subscriber brought none of its own
 	replay *replay // until all cursors have been in step, or nil
 }
 
-// bell has something once it was rung.
-type bell chan struct{}
+// Bell is a Waker for who waits: it has something once it was rung. Made with a capacity of 1.
+type Bell chan struct{}
 
 // Wake implements [Waker].
-func (b bell) Wake() {
+func (b Bell) Wake() {
 	select {
 	case b <- struct{}{}:
 	default:
@@ -155,7 +155,7 @@ func (c *cursor) skip() {
 
 // Next is Poll that waits. It is for callers without a Waker.
 func (s *Subscription) Next(ctx context.Context, b *Batch) error {
-	woken, _ := s.waker.(bell)
+	woken, _ := s.waker.(Bell)
 	for {
 		if err := s.Poll(b); err != nil || len(b.Items) > 0 || b.Run.Count > 0 {
 			return err
@@ -204,7 +204,7 @@ func (h *Hubs) newSubscription(req Request, hubs []*Hub, places []place) (*Subsc
 	}
 	s := &Subscription{hubs: h, waker: req.Waker, slow: req.Slow, format: req.Format, replay: under}
 	if s.waker == nil {
-		s.waker = make(bell, 1)
+		s.waker = make(Bell, 1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -59,8 +59,12 @@ func (c *connection) init(g *Gateway, d driver, transport string, f frames) {
 	c.ends.Store(forever)
 }
 
-// obey runs the command that is there, if there is one. Its error is the connection's end.
+// obey runs the command that is there, if there is one, unless the connection's time is over. Its error is the connection's
+// end.
 func (c *connection) obey() error {
+	if err := c.expired(c.driver.now()); err != nil {
+		return err
+	}
 	if c.command.Load() == nil {
 		return nil
 	}

@@ -120,9 +120,6 @@ type leases struct {
 }
 
 func (ls *leases) add(l *lease) {
-	if l == nil {
-		return
-	}
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	if ls.all == nil {

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"bufio"
-	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -310,7 +308,8 @@ func TestAWebSocketRenewsItsToken(t *testing.T) {
 			t.Parallel()
 			d := newDoor(t, nil)
 			f := newFace(t, Config{Heartbeat: 400 * time.Millisecond}, d)
-			ws := f.dialAs(t, "", d.token(t, "ann", 3*time.Second, "orders", "news", "rows=a"))
+			first := d.token(t, "ann", 3*time.Second, "orders", "news", "rows=a")
+			ws := f.dialAs(t, "", first)
 			for i, topic := range []string{"orders", "news", "rows"} {
 				ws.send(fmt.Sprintf(`{"type":"subscribe","id":"%s","topics":["%s"]}`, topic, topic))
 				ws.want(fmt.Sprintf(`{"type":"subscribed","position":"P0","id":"%s"}`, topic))
@@ -333,7 +332,7 @@ func TestAWebSocketRenewsItsToken(t *testing.T) {
 			if rows := again.Bound("rows").Filter; !slices.Equal(rows.Keys, []string{"b"}) {
 				t.Errorf("the rows are now %s", rows)
 			}
-			time.Sleep(3200 * time.Millisecond) // the first token has ended
+			eventually(t, "the first token has ended", func() bool { _, err := d.AdmitToken(t.Context(), first); return err != nil })
 			orders := f.hubs.sub(0)
 			orders.push(wsItem("1", 1))
 			if frame := ws.next(); !strings.Contains(frame, `"event":1`) {
@@ -458,206 +457,4 @@ func TestStreamsOfASubjectAreBounded(t *testing.T) {
 	eventually(t, "another stream of ann's", func() bool {
 		return get(t, f.url+"/v1/events?topic=orders", bearer(ann)...).StatusCode == http.StatusOK
 	})
-}
-
-// post posts with a token, an origin and cookies.
-func post(t *testing.T, url, token string, headers ...string) *http.Response {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), "POST", url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	for i := 0; i < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { resp.Body.Close() })
-	return resp
-}
-
-func TestTickets(t *testing.T) {
-	for driven, newFace := range guarded {
-		t.Run(driven, func(t *testing.T) {
-			var mu sync.Mutex
-			now := time.Now()
-			d := newDoor(t, func() time.Time { mu.Lock(); defer mu.Unlock(); return now })
-			f := newFace(t, Config{Origins: []string{"https://app.example"}}, d)
-			token := d.token(t, "ann", time.Hour, "orders=ann", "news")
-			resp := post(t, f.url+"/v1/tickets?topic=orders", token, "Origin", "https://app.example", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/live")
-			var ticket ticketInfo
-			if err := json.NewDecoder(resp.Body).Decode(&ticket); err != nil || resp.StatusCode != 200 {
-				t.Fatal(resp.Status, err)
-			}
-			if left := ticket.Expires.Sub(now); left <= 28*time.Second || left > 30*time.Second {
-				t.Errorf("it is good for %s", left)
-			}
-			if got := resp.Header.Get("Access-Control-Allow-Credentials"); got != "true" {
-				t.Error("the page may not have its cookies")
-			}
-			cookies := resp.Cookies()
-			if len(cookies) != 1 || !cookies[0].HttpOnly || !cookies[0].Secure || cookies[0].SameSite != http.SameSiteStrictMode || cookies[0].Path != "/live/v1/events" {
-				t.Fatalf("the cookies are %v", cookies)
-			}
-			cookie := cookies[0].Name + "=" + cookies[0].Value
-			stream := f.url + "/v1/events?topic=orders&ticket=" + ticket.Ticket
-			first := get(t, stream)
-			if first.StatusCode != 200 || len(first.Cookies()) != 1 {
-				t.Fatal(first.Status, first.Cookies())
-			}
-			wantStatus(t, get(t, f.url+"/v1/events?topic=news&ticket="+ticket.Ticket), http.StatusForbidden, "topic")
-			wantStatus(t, post(t, f.url+"/v1/tickets?topic=secret", token), http.StatusForbidden, "secret")
-			wantStatus(t, post(t, f.url+"/v1/tickets?key=a", token), http.StatusBadRequest, "key")
-			mu.Lock()
-			now = now.Add(31 * time.Second)
-			mu.Unlock()
-			gone := get(t, stream)
-			if gone.StatusCode != http.StatusNoContent || gone.Header.Get("Cache-Control") != "no-store" {
-				t.Errorf("without its cookie, a reconnect after 31 s is %s", gone.Status)
-			}
-			wantStatus(t, get(t, stream, "Accept", "application/x-ndjson"), http.StatusUnauthorized, "ticket has expired")
-			if back := get(t, stream, "Cookie", cookie); back.StatusCode != 200 {
-				t.Errorf("with its cookie, a reconnect after 31 s is %s", back.Status)
-			}
-			if rows := f.hubs.request(1).Bound("orders").Filter; !slices.Equal(rows.Keys, []string{"ann"}) {
-				t.Errorf("with a ticket, the rows are %s", rows)
-			}
-			wantStatus(t, get(t, f.url+"/v1/events?topic=orders", "Cookie", cookie), http.StatusUnauthorized, "token is needed")
-		})
-	}
-}
-
-// admin asks the admin listener and returns its answer.
-func (f *face) adminAnswers(t *testing.T, method, query string) (status int, answer map[string]any) {
-	t.Helper()
-	r, err := http.NewRequestWithContext(t.Context(), method, f.admin+"/v1/connections"+query, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, answer
-}
-
-func TestRevoking(t *testing.T) {
-	for driven, newFace := range guarded {
-		for _, query := range []string{"?subject=ann", "?tokenId=id-of-ann", "?tokenId=id-of-ann&issuer=" + testIssuer} {
-			t.Run(driven+query, func(t *testing.T) {
-				d := newDoor(t, nil)
-				f := newFace(t, Config{}, d)
-				ann, bob := d.token(t, "ann", time.Hour, "orders"), d.token(t, "bob", time.Hour, "orders")
-				sse, ws := get(t, f.url+"/v1/events?topic=orders", bearer(ann)...), f.dialAs(t, "?topic=orders", ann)
-				other := f.dialAs(t, "?topic=orders", bob)
-				ws.want(`{"type":"subscribed","position":"P0"}`)
-				other.want(`{"type":"subscribed","position":"P0"}`)
-				if status, answer := f.adminAnswers(t, "GET", "?subject=ann"); status != 200 || answer["matching"] != 2.0 || answer["open"] != 3.0 || len(answer["connections"].([]any)) != 2 {
-					t.Errorf("%d %v", status, answer)
-				}
-				if status, answer := f.adminAnswers(t, "DELETE", query); status != 200 || answer["closed"] != 2.0 {
-					t.Errorf("%d %v", status, answer)
-				}
-				body, err := io.ReadAll(sse.Body)
-				if err != nil || !strings.Contains(string(body), "revoked") {
-					t.Errorf("%q, %v", body, err)
-				}
-				ws.wantProblem("", "unauthorized", "", "revoked")
-				ws.wantClose(closeToken)
-				wantStatus(t, get(t, f.url+"/v1/events?topic=orders", bearer(ann)...), http.StatusUnauthorized, "revoked")
-				f.sub(t, 2).push(wsItem("1", 1))
-				if frame := other.next(); !strings.Contains(frame, `"event":1`) {
-					t.Errorf("another subject gets %s", frame)
-				}
-			})
-		}
-	}
-}
-
-func TestWhatCantBeRevoked(t *testing.T) {
-	f := faceOf(t, Config{}, newDoor(t, nil).Access)
-	for query, field := range map[string]string{
-		"": "subject", "?subject=a&tokenId=b": "subject", "?subject=": "subject", "?issuer=a": "subject", "?sub=a": "sub", "?subject=a&until=tomorrow": "until",
-	} {
-		if status, answer := f.adminAnswers(t, "DELETE", query); status != 400 || answer["field"] != field {
-			t.Errorf("%q: %d %v", query, status, answer)
-		}
-	}
-}
-
-// publisher keeps what is published, or fails.
-type publisher struct {
-	mu      sync.Mutex
-	records []stream.Record
-	err     error
-}
-
-func (p *publisher) Publish(_ context.Context, records []stream.Record) ([]stream.Receipt, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.records = append(p.records, records...)
-	return nil, p.err
-}
-
-// revocationTopics knows the topic of revocations, with one record in it.
-type revocationTopics struct{ fakeTopics }
-
-func (revocationTopics) Lookup(_ context.Context, name string) (stream.Topic, error) {
-	return stream.Topic{Name: name, Begin: []int64{0}, End: []int64{1}}, nil
-}
-
-func TestRevocationsReachEveryReplica(t *testing.T) {
-	d, p := newDoor(t, nil), &publisher{}
-	f := faceOf(t, Config{Revocations: "revoked", Publisher: p}, d.Access)
-	f.Gateway.topics = newTopicList(&revocationTopics{})
-	f.running(t)
-	follower := f.sub(t, 0)
-	ready := func() int { return get(t, f.url+"/readyz").StatusCode }
-	if ready() != http.StatusServiceUnavailable {
-		t.Error("ready before what was revoked is known")
-	}
-	ann, bob := d.token(t, "ann", time.Hour, "orders", "revoked"), d.token(t, "bob", time.Hour, "orders")
-	ws, other := f.dialAs(t, "?topic=orders", ann), f.dialAs(t, "?topic=orders", bob)
-	ws.want(`{"type":"subscribed","position":"P0"}`)
-	revoke := func(r auth.Revocation, n int64) {
-		value, _ := json.Marshal(r)
-		i := item(string(value), int(n))
-		i.Message.Key, i.Message.Topic, i.ID = []byte(r.Key()), "revoked", stream.NewPosition(stream.Incarnation{1}, "revoked", n).String()
-		follower.push(i)
-	}
-	about := auth.Revocation{Subject: "ann", At: time.Now().Add(time.Second), Until: time.Now().Add(time.Hour)}
-	revoke(about, 1)
-	ws.wantProblem("", "unauthorized", "", "revoked")
-	eventually(t, "ready", func() bool { return ready() == http.StatusOK })
-	wantStatus(t, get(t, f.url+"/v1/events?topic=orders", bearer(ann)...), http.StatusUnauthorized, "revoked")
-	garbage := item("garbage", 2)
-	garbage.ID = stream.NewPosition(stream.Incarnation{1}, "revoked", 2).String()
-	follower.push(garbage)
-	restored := item("", 3)
-	restored.Message.Value, restored.Message.Key, restored.ID = nil, []byte(about.Key()), stream.NewPosition(stream.Incarnation{1}, "revoked", 3).String()
-	follower.push(restored)
-	eventually(t, "ann is back", func() bool { return get(t, f.url+"/v1/events?topic=orders", bearer(ann)...).StatusCode == 200 })
-	wantStatus(t, get(t, f.url+"/v1/events?topic=revoked", bearer(ann)...), http.StatusNotFound, "no topic")
-
-	if status, answer := f.adminAnswers(t, "DELETE", "?subject=bob"); status != 200 || answer["closed"] != 1.0 {
-		t.Errorf("%d %v", status, answer)
-	}
-	other.want(`{"type":"subscribed","position":"P0"}`)
-	other.wantProblem("", "unauthorized", "", "revoked")
-	if r, err := auth.ParseRevocation(p.records[0].Value); err != nil || r.Subject != "bob" || p.records[0].Topic != "revoked" || string(p.records[0].Key) != r.Key() {
-		t.Errorf("published %+v, %v", p.records, err)
-	}
-	p.mu.Lock()
-	p.err = context.DeadlineExceeded
-	p.mu.Unlock()
-	if status, answer := f.adminAnswers(t, "DELETE", "?subject=carl"); status != http.StatusServiceUnavailable {
-		t.Errorf("%d %v", status, answer)
-	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/goodgo/streamgw/internal/fanout"
 )
 
 // sink takes whole frames, many in one write, and waits until the client has. An error is the connection's end.
@@ -16,23 +18,18 @@ type sink interface {
 type loop struct {
 	connection
 	sink  sink
-	wakes chan struct{} // of capacity 1
+	wakes fanout.Bell
 }
 
 func (g *Gateway) newLoop(transport string, f frames, s sink) *loop {
-	l := &loop{sink: s, wakes: make(chan struct{}, 1)}
+	l := &loop{sink: s, wakes: make(fanout.Bell, 1)}
 	l.init(g, l, transport, f)
 	return l
 }
 
 func (l *loop) now() time.Time { return time.Now() }
 
-func (l *loop) wake() {
-	select {
-	case l.wakes <- struct{}{}:
-	default:
-	}
-}
+func (l *loop) wake() { l.wakes.Wake() }
 
 // send implements driver. Without memory for it the client is told, not kept waiting: what wasn't written comes when it
 // resumes.
@@ -70,11 +67,7 @@ func (l *loop) passes(ctx context.Context) error {
 	heartbeat := time.NewTimer(time.Until(l.due()))
 	defer heartbeat.Stop()
 	for {
-		err := l.expired(time.Now())
-		if err == nil {
-			err = l.obey()
-		}
-		if err != nil {
+		if err := l.obey(); err != nil {
 			return l.end(ctx, err)
 		}
 		more, err := l.pass(ctx)

@@ -2,14 +2,21 @@ package gateway
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/goodgo/streamgw/internal/auth"
 )
 
-// allowedOrigin reports whether the configuration lists an origin.
+// allowedOrigin reports whether the configuration lists an origin, or all.
 func (g *Gateway) allowedOrigin(origin string) bool {
-	return slices.ContainsFunc(g.cfg.Origins, func(o string) bool { return o == "*" || strings.EqualFold(o, origin) })
+	return slices.Contains(g.cfg.Origins, "*") || g.namedOrigin(origin)
+}
+
+// namedOrigin reports whether the configuration lists an origin by name: pages of all origins may read, and only those of
+// these may send cookies.
+func (g *Gateway) namedOrigin(origin string) bool {
+	return slices.ContainsFunc(g.cfg.Origins, func(o string) bool { return o != "*" && strings.EqualFold(o, origin) })
 }
 
 // cors lets pages of the listed origins read responses (the Fetch standard, "CORS protocol"). The rest get none of its
@@ -27,7 +34,7 @@ func (g *Gateway) cors(next http.Handler) http.Handler {
 			return
 		}
 		h.Set("Access-Control-Allow-Origin", origin)
-		if g.allowsCredentials(origin) {
+		if g.namedOrigin(origin) {
 			h.Set("Access-Control-Allow-Credentials", "true")
 		}
 		h.Set("Access-Control-Expose-Headers", "Retry-After")
@@ -46,9 +53,5 @@ func (g *Gateway) cors(next http.Handler) http.Handler {
 // no page at all. Browsers don't apply CORS to WebSocket, so the server has to look (RFC 6455 section 10.2).
 func (g *Gateway) sameOrListed(r *http.Request) bool {
 	origin := r.Header.Get("Origin")
-	if origin == "" || g.allowedOrigin(origin) {
-		return true
-	}
-	u, err := url.Parse(origin)
-	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
+	return origin == "" || g.allowedOrigin(origin) || auth.SameHost(origin, r)
 }

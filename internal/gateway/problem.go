@@ -135,10 +135,13 @@ func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
 // client's only the kind is logged: its details hold what the client has sent, which may be a token in a wrong place.
 func (g *Gateway) noteRefusal(of string, p problem, err error) {
 	g.metrics.refused(p)
-	for limit, over := range map[string]error{"filters": fanout.ErrFilters, "scans": fanout.ErrScans, "replaysPerSubject": fanout.ErrReplays} {
-		if errors.Is(err, over) {
-			g.metrics.limited.WithLabelValues(limit).Inc()
-		}
+	switch {
+	case errors.Is(err, fanout.ErrFilters):
+		g.metrics.limited.WithLabelValues("filters").Inc()
+	case errors.Is(err, fanout.ErrScans):
+		g.metrics.limited.WithLabelValues("scans").Inc()
+	case errors.Is(err, fanout.ErrReplays):
+		g.metrics.limited.WithLabelValues("replaysPerSubject").Inc()
 	}
 	switch {
 	case p.Status == http.StatusInternalServerError:

@@ -42,7 +42,7 @@ type wish struct {
 var notYet = []string{"snapshot", "filter", "skip", "conflate", "cloudevents"}
 
 // credentials are the parameters that say who asks: they are for access to read.
-var credentials = []string{"access_token", "ticket"}
+var credentials = []string{auth.QueryToken, auth.QueryTicket}
 
 // repeatable are the parameters that may be given more than once, for OR.
 var repeatable = []string{"topic", "key", "type"}
@@ -61,7 +61,7 @@ func (g *Gateway) parseRequest(r *http.Request, grant *auth.Grant, sse bool) (re
 		value := query.Get(name)
 		var err error
 		switch name {
-		case "topic", "key", "type", "lastEventId", "access_token", "ticket":
+		case "topic", "key", "type", "lastEventId", auth.QueryToken, auth.QueryTicket:
 		case "from":
 			w.from = &value
 		case "format":

@@ -157,23 +157,12 @@ func (g *Gateway) followRevocations(ctx context.Context) {
 	}
 }
 
-// bell is a Waker for who waits itself.
-type bell chan struct{}
-
-// Wake implements [fanout.Waker].
-func (b bell) Wake() {
-	select {
-	case b <- struct{}{}:
-	default:
-	}
-}
-
 func (g *Gateway) readRevocations(ctx context.Context) error {
 	topic, err := g.topics.topics.Lookup(ctx, g.cfg.Revocations)
 	if err != nil {
 		return err
 	}
-	woken := make(bell, 1)
+	woken := make(fanout.Bell, 1)
 	sub, err := g.hubs.subscribe(ctx, fanout.Request{
 		Topics: []string{g.cfg.Revocations}, From: fanout.From{At: stream.Earliest}, Format: -1, Waker: woken,
 	})

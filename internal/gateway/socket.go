@@ -67,8 +67,7 @@ func (s *socket) Read(b []byte) (n int, err error) {
 // may take. What still comes is dropped until the connection ends: bytes that nobody reads would have the client's system
 // throw the close frame away.
 func (s *socket) refuse(b []byte) error {
-	code := binary.BigEndian.AppendUint16(nil, uint16(websocket.StatusMessageTooBig))
-	s.answer(append([]byte{final | opClose, byte(len(code))}, code...))
+	s.answer(appendClose(nil, websocket.StatusMessageTooBig, ""))
 	for {
 		if _, err := s.wait(b); err != nil {
 			return errFrameTooLarge
@@ -139,8 +138,7 @@ func (s *socket) putClose(out *outgoing, err error) (told bool) {
 	defer s.mu.Unlock()
 	if !s.closed {
 		s.closed = true
-		out.buf = append(out.own(), final|opClose, byte(2+len(text)))
-		out.buf = append(binary.BigEndian.AppendUint16(out.buf, uint16(code)), text...)
+		out.buf = appendClose(out.own(), code, text)
 	}
 	return true
 }

@@ -48,7 +48,7 @@ func (g *Gateway) ticketTopics(r *http.Request, grant *auth.Grant) ([]string, er
 		return nil, err
 	}
 	for name := range query {
-		if name != "topic" && name != credentials[0] {
+		if name != "topic" && name != auth.QueryToken {
 			return nil, unknownParameter(name)
 		}
 	}
@@ -86,14 +86,4 @@ func forwardedPrefix(r *http.Request) string {
 		return ""
 	}
 	return strings.TrimRight(p, "/")
-}
-
-// allowsCredentials reports whether pages of an origin may send cookies and read the answer: not if all origins may.
-func (g *Gateway) allowsCredentials(origin string) bool {
-	for _, o := range g.cfg.Origins {
-		if strings.EqualFold(o, origin) && o != "*" {
-			return true
-		}
-	}
-	return false
 }

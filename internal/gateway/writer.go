@@ -339,11 +339,7 @@ func (w *writer) turn(c *taken) error {
 		c.restart(ctx)
 		return errDraining
 	}
-	err := c.expired(w.clock)
-	if err == nil {
-		err = c.obey()
-	}
-	if err != nil {
+	if err := c.obey(); err != nil {
 		return c.end(ctx, err)
 	}
 	more, err := c.pass(ctx)

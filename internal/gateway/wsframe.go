@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/goodgo/streamgw/internal/stream"
 )
 
@@ -163,6 +164,12 @@ func (f webSocketFrames) appendText(dst []byte, object func(dst []byte) []byte) 
 // appendID appends what ends an object that has the subscription's id.
 func (f webSocketFrames) appendID(dst []byte) []byte {
 	return append(appendString(append(dst, `,"id":`...), f.id), '}')
+}
+
+// appendClose appends a close frame. text has 123 bytes at most.
+func appendClose(dst []byte, code websocket.StatusCode, text string) []byte {
+	dst = append(dst, final|opClose, byte(2+len(text)))
+	return append(binary.BigEndian.AppendUint16(dst, uint16(code)), text...)
 }
 
 func appendFrameHeader(dst []byte, length int) []byte {

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -34,7 +35,7 @@ func (p TopicPattern) Check() error {
 	for i, segment := range segments {
 		switch {
 		case p == "":
-			return fmt.Errorf("is empty; it names topics, such as orders.* (one segment) or orders.** (any depth)")
+			return errors.New("is empty; it names topics, such as orders.* (one segment) or orders.** (any depth)")
 		case segment == "":
 			return fmt.Errorf("%s: a segment is empty", p)
 		case segment == "**" && i < len(segments)-1:

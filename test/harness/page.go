@@ -100,11 +100,23 @@ func evaluate[T any](p *Page, expression string) T {
 // Listen opens an EventSource, and waits until it is open.
 func (p *Page) Listen(address string) {
 	p.t.Helper()
+	p.listen(address, "{}")
+}
+
+// ListenWithCookies is Listen with the gateway's cookies sent and kept.
+func (p *Page) ListenWithCookies(address string) {
+	p.t.Helper()
+	p.listen(address, "{withCredentials: true}")
+}
+
+// listen does so with options of EventSource's, in JavaScript.
+func (p *Page) listen(address, options string) {
+	p.t.Helper()
 	quoted, err := json.Marshal(address)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	evaluate[bool](p, fmt.Sprintf("listen(%s), true", quoted))
+	evaluate[bool](p, fmt.Sprintf("listen(%s, %s), true", quoted, options))
 	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
 }
 
@@ -119,17 +131,6 @@ func (p *Page) Ticket(address, token, credentials string) string {
 	evaluate[bool](p, fmt.Sprintf("take_ticket(...%s), true", quoted))
 	Until(p.t, patience, "the page has a ticket", func() bool { return evaluate[string](p, "ticket") != "" })
 	return evaluate[string](p, "ticket")
-}
-
-// ListenWithCookies is Listen with the gateway's cookies sent and kept.
-func (p *Page) ListenWithCookies(address string) {
-	p.t.Helper()
-	quoted, err := json.Marshal(address)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	evaluate[bool](p, fmt.Sprintf("listen(%s, {withCredentials: true}), true", quoted))
-	Until(p.t, patience, "the EventSource is open", func() bool { return evaluate[int](p, "source.readyState") == 1 })
 }
 
 // LastID returns the last event id that the page has seen.
