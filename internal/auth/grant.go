@@ -18,7 +18,7 @@ type Identity struct {
 type Grant struct {
 	everything bool
 	who        *Identity
-	token      *Token    // nil in mode None
+	token      *Token    // nil in mode None, and of a grant that is kept
 	only       []string  // topics that a ticket is for; nil: all
 	ticket     bool      // a ticket brought it
 	fresh      bool      // which hadn't run out
@@ -78,6 +78,16 @@ func (g *Grant) Identity() *Identity {
 		return nil
 	}
 	return g.who
+}
+
+// Kept returns the grant for who keeps it for long. It does without the token's claims, and no ticket is given for it.
+func (g *Grant) Kept() *Grant {
+	if g == nil || g.token == nil {
+		return g
+	}
+	kept := *g
+	kept.token = nil
+	return &kept
 }
 
 // MayRead reports whether some rows of a topic may be read. Internal topics never may.

@@ -117,8 +117,8 @@ func (a *Access) Ticket(g *Grant, topics []string) (t Ticket, err error) {
 	switch {
 	case a.tickets == nil:
 		return t, ErrNoTickets
-	case g.ticket:
-		return t, stream.Errorf(stream.Forbidden, "a ticket is given for a token, not for a ticket")
+	case g.ticket || g.token == nil:
+		return t, stream.Errorf(stream.Forbidden, "a ticket is given for a token alone")
 	}
 	for _, topic := range topics {
 		if !g.MayRead(topic) {

@@ -15,6 +15,7 @@ type channel struct {
 	filter stream.Filter
 	inStep []member // with the hub: woken by a match; each cursor knows its index
 	users  int      // cursors in step or not
+	cost   int64    // of holding a message against the filter, in bytes of a Poll's budget
 
 	since uint64   // matches from this sequence number on were noted
 	lost  uint64   // and those below this one are forgotten again
@@ -30,6 +31,14 @@ type channel struct {
 
 // never is a time before all others.
 const never = time.Duration(math.MinInt64 / 2)
+
+// What it costs to hold a message against a filter by key and type, and against one with predicates, which takes some
+// microseconds. A filter that matches little mustn't hold up a writer for long, and still less the hub, whose lock may be
+// held meanwhile.
+const (
+	lookCost = 16
+	askCost  = 1 << 10
+)
 
 func (ch *channel) wake() {
 	const ahead = 4

@@ -22,6 +22,7 @@ type cursor struct {
 	placed  bool   // on its own, with a place in the window
 	probed  bool   // Kafka has confirmed that what is beyond the hub's end isn't beyond its own
 	counted bool   // the metric of replays has counted it since it was last in step
+	begins  bool   // on its own, as it began, and not in step since
 	among   bool   // what it took of history last was a run that others have too
 	listed  int32  // its index in ch.inStep; -1: it isn't there
 	epoch   int    // of the hub, when last looked at
@@ -120,9 +121,8 @@ func (c *cursor) takeLocked(b *Batch) (again, in bool) {
 			}
 			if e := w.at(c.seq); e.gap == nil && c.takesRuns() && c.takeRunLocked(b) {
 				return false, true // a batch has one run
-			} else if e.gap == nil && !e.matches(c.ch.filter) {
+			} else if e.gap == nil && !c.wants(b, e) {
 				c.seq, c.id = c.seq+1, e.id
-				b.look()
 				continue
 			}
 			c.takeEntryLocked(b, c.seq)
@@ -130,6 +130,12 @@ func (c *cursor) takeLocked(b *Batch) (again, in bool) {
 	}
 	c.seq, c.id = w.end(), h.head
 	return false, true
+}
+
+// wants reports whether an entry's message is for the cursor, and counts the look at it.
+func (c *cursor) wants(b *Batch, e *entry) bool {
+	b.budget -= c.ch.cost
+	return e.matches(c.ch.filter)
 }
 
 // takesRuns reports whether what comes next for a cursor in step can be written as it stands in the hub's log.
@@ -187,7 +193,7 @@ func (c *cursor) leaveStepLocked() error {
 // enterStepLocked puts the cursor in step, at seq, where its position's part is id.
 func (c *cursor) enterStepLocked(seq uint64, id string) {
 	c.synced, c.seq, c.id, c.epoch = true, seq, id, c.hub.epoch
-	c.own, c.floor = stream.TopicPosition{}, nil
+	c.own, c.floor, c.begins = stream.TopicPosition{}, nil, false
 	c.listLocked()
 }
 

@@ -8,6 +8,7 @@
 package fanout
 
 import (
+	"errors"
 	"log/slog"
 	"time"
 
@@ -45,6 +46,7 @@ type Config struct {
 
 	// Filters bounds the distinct filters of one hub, and Scans those of them that each message has to be held against, since
 	// they name neither keys nor types. Who brings another one is refused with ErrFilters or ErrScans. 0: no bound.
+	// What wants all messages isn't counted.
 	Filters, Scans int
 
 	// ReplaysPerOwner bounds the subscriptions of one owner that began elsewhere than at the end of their topics and haven't
@@ -63,8 +65,8 @@ const LeastMemory = 16 << 20
 
 // What a subscription is refused with that is over a bound of [Config].
 var (
-	ErrFilters = stream.Errorf(stream.Overloaded, "this topic has all the different filters that it may have here")
-	ErrScans   = stream.Errorf(stream.Overloaded, "this topic has all the filters without keys and types that it may have here")
+	ErrFilters = errors.New("all the different filters that it may have here")
+	ErrScans   = errors.New("all the filters without keys and types that it may have here")
 	ErrReplays = stream.Errorf(stream.TooMany, "this subject has all the replays under way that it may have; come back when they have ended")
 )
 
@@ -110,8 +112,8 @@ type Request struct {
 
 	Waker Waker // nil: only Next is used
 
-	// Bound returns what may be read of a topic, whatever else is asked for. Nil: everything.
-	Bound func(topic string) Bound
+	// Bounds are what may be read of each of Topics, in their order, whatever else is asked for. Nil: everything.
+	Bounds []Bound
 
 	// Owner is whose subscription it is, for Config.ReplaysPerOwner; "": nobody's.
 	Owner string
@@ -170,9 +172,6 @@ func (b *Batch) Reset() {
 	clear(b.Items)
 	b.Run, b.Items, b.More = Run{}, b.Items[:0], false
 }
-
-// look counts a message that was looked at in vain: a filter that matches little mustn't hold a writer up.
-func (b *Batch) look() { b.budget -= 16 }
 
 func (b *Batch) add(item Item) {
 	b.Items = append(b.Items, item)

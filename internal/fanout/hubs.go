@@ -247,7 +247,11 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 	for i, hub := range hubs {
 		var err error
 		if err = hub.wait(ctx); err == nil {
-			places[i], err = h.place(ctx, hub, &req)
+			var bound Bound
+			if req.Bounds != nil {
+				bound = req.Bounds[i]
+			}
+			places[i], err = h.place(ctx, hub, &req, bound)
 		}
 		if err != nil {
 			return nil, h.explain(ctx, hub, err)
@@ -264,11 +268,7 @@ type place struct {
 }
 
 // place returns a request's place in one topic.
-func (h *Hubs) place(ctx context.Context, hub *Hub, req *Request) (p place, err error) {
-	var bound Bound
-	if req.Bound != nil {
-		bound = req.Bound(hub.topic)
-	}
+func (h *Hubs) place(ctx context.Context, hub *Hub, req *Request, bound Bound) (p place, err error) {
 	p.rows = stream.And(req.Filter, bound.Filter)
 	if p.start, err = h.resolve(ctx, hub, req.From); err != nil || p.start == nil || bound.Since.IsZero() {
 		return p, err

@@ -19,6 +19,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // memLog is a topic of one incarnation in memory: a Source and a History that never fail by themselves.
 type memLog struct {
+	topic   string
 	mu      sync.Mutex
 	parts   [][]stream.Message
 	changed chan struct{}
@@ -27,20 +28,20 @@ type memLog struct {
 }
 
 func newMemLog(partitions int) *memLog {
-	return &memLog{parts: make([][]stream.Message, partitions), changed: make(chan struct{})}
+	return &memLog{topic: "t", parts: make([][]stream.Message, partitions), changed: make(chan struct{})}
 }
 
 func (l *memLog) produce(partition int, key string, size int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	m := stream.Message{Topic: "t", Partition: int32(partition), Offset: int64(len(l.parts[partition])), Timestamp: time.Now(), Key: []byte(key), Value: make([]byte, size)}
+	m := stream.Message{Topic: l.topic, Partition: int32(partition), Offset: int64(len(l.parts[partition])), Timestamp: time.Now(), Key: []byte(key), Value: make([]byte, size)}
 	l.parts[partition] = append(l.parts[partition], m)
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
 
 func (l *memLog) Read(ctx context.Context, topic string, emit func(stream.Batch)) error {
-	if topic != "t" {
+	if topic != l.topic {
 		return stream.Errorf(stream.NotFound, "no topic %s", topic)
 	}
 	l.mu.Lock()
@@ -124,7 +125,10 @@ func (h memHistory) Read(_ context.Context, req stream.HistoryRequest) ([]stream
 
 // startHubs runs hubs over log until the test ends.
 func startHubs(t testing.TB, cfg Config, log *memLog) *Hubs {
-	h := New(cfg, log, memHistory{log})
+	return runHubs(t, New(cfg, log, memHistory{log}))
+}
+
+func runHubs(t testing.TB, h *Hubs) *Hubs {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = h.Run(ctx) }()

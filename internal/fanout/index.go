@@ -23,24 +23,29 @@ func newChannels() channels {
 	return channels{map[string]*channel{}, nil, map[string][]*channel{}, map[string][]*channel{}, nil, 0, map[string]*predicate{}, map[*channel]stream.Filter{}}
 }
 
-// join returns the channel of a canonical filter, and makes it where it is the first of its kind, unless there are filters or scans
-// enough; 0 is no bound. It notes matches from end on.
+// join returns the channel of a canonical filter, and makes it where it is the first of its kind, unless there are filters
+// or scans enough; 0 is no bound. It notes matches from end on.
 func (cs *channels) join(f stream.Filter, end uint64, filters, scans int) (*channel, error) {
 	name := f.String()
 	ch := cs.all[name]
 	if ch == nil {
 		keys, types, indexed := f.Index()
+		distinct := len(cs.all)
+		if cs.every != nil {
+			distinct--
+		}
 		switch {
-		case filters > 0 && len(cs.all) >= filters:
+		case f.All():
+		case filters > 0 && distinct >= filters:
 			return nil, ErrFilters
-		case !indexed && !f.All() && scans > 0 && len(cs.scans) >= scans:
+		case !indexed && scans > 0 && len(cs.scans) >= scans:
 			return nil, ErrScans
 		}
-		ch = &channel{filter: f, since: end, wokenAt: never}
+		ch = &channel{filter: f, since: end, wokenAt: never, cost: lookCost}
 		ch.tookAt.Store(int64(never))
 		cs.all[name] = ch
 		if shared, some := cs.share(f); some {
-			cs.shared[ch] = shared
+			ch.cost, cs.shared[ch] = askCost, shared
 		}
 		for _, k := range keys {
 			cs.byKey[k] = append(cs.byKey[k], ch)

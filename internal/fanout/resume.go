@@ -222,10 +222,8 @@ func (c *cursor) takeOwn(b *Batch, e *entry, at *int64) {
 		return
 	}
 	*at = e.next
-	if e.matches(c.ch.filter) {
+	if c.wants(b, e) {
 		b.add(Item{Message: &e.msg, ID: c.sub.token(c, c.own.Part())})
-	} else {
-		b.look()
 	}
 }
 
@@ -265,10 +263,9 @@ func (c *cursor) takeStretch(b *Batch, s *stretch) {
 		}
 		m := &s.messages[i]
 		*at = m.Offset + 1
+		b.budget -= c.ch.cost
 		if s.matches(c.ch.filter, i) {
 			b.add(Item{Message: m, ID: c.sub.token(c, c.own.Part())})
-		} else {
-			b.look()
 		}
 	}
 	c.endStretch(s)

@@ -1,9 +1,11 @@
 package fanout
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,9 +14,7 @@ import (
 )
 
 // own is the bound of who may read one key alone.
-func own(key string) func(string) Bound {
-	return func(string) Bound { return Bound{Filter: stream.Filter{Keys: []string{key}}} }
-}
+func own(key string) []Bound { return []Bound{{Filter: stream.Filter{Keys: []string{key}}}} }
 
 // keysOf reads until nothing comes, and returns the keys and gaps.
 func keysOf(t *testing.T, s *Subscription) (keys []string, gaps []stream.Gap) {
@@ -54,7 +54,7 @@ func TestABoundHoldsOnEveryPath(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				log := newMemLog(2)
 				h := startHubs(t, Config{Window: func(string) Window { return Window{Bytes: window} }, Formats: []Format{simFormat{}}}, log)
-				first := subscribe(t, h, Request{Bound: own("a")})
+				first := subscribe(t, h, Request{Bounds: own("a")})
 				position := first.Position()
 				for i, key := range []string{"a", "b", "a", "c"} {
 					log.produce(i%2, key, 10)
@@ -68,10 +68,10 @@ func TestABoundHoldsOnEveryPath(t *testing.T) {
 					t.Fatal(err)
 				}
 				for how, from := range map[string]From{"resumed": {Position: &at}, "earliest": {At: stream.Earliest}} {
-					if keys, _ := keysOf(t, subscribe(t, h, Request{Bound: own("a"), From: from})); !slices.Equal(keys, want) {
+					if keys, _ := keysOf(t, subscribe(t, h, Request{Bounds: own("a"), From: from})); !slices.Equal(keys, want) {
 						t.Errorf("%s: %q", how, keys)
 					}
-					asked := Request{Bound: own("a"), From: from, Filter: stream.Filter{Keys: []string{"b", "a"}}}
+					asked := Request{Bounds: own("a"), From: from, Filter: stream.Filter{Keys: []string{"b", "a"}}}
 					if keys, _ := keysOf(t, subscribe(t, h, asked)); !slices.Equal(keys, want) {
 						t.Errorf("%s, who asks for more: %q", how, keys)
 					}
@@ -102,7 +102,7 @@ func TestHistoryEndsAtItsBound(t *testing.T) {
 				synctest.Wait()
 				defer keep.Close()
 				since := time.Now().Add(-time.Minute)
-				bound := func(string) Bound { return Bound{Since: since} }
+				bound := []Bound{{Since: since}}
 				forbidden := []stream.Gap{
 					{Topic: "t", Partition: 0, From: 0, To: 2, Reason: stream.GapForbidden},
 					{Topic: "t", Partition: 1, From: 0, To: 2, Reason: stream.GapForbidden},
@@ -121,13 +121,13 @@ func TestHistoryEndsAtItsBound(t *testing.T) {
 					"a position without a part": {at(1, 2), forbidden[1:]},
 					"a position of nothing":     {at(1), forbidden},
 				} {
-					keys, gaps := keysOf(t, subscribe(t, h, Request{Bound: bound, Format: -1, From: tt.from}))
+					keys, gaps := keysOf(t, subscribe(t, h, Request{Bounds: bound, Format: -1, From: tt.from}))
 					slices.SortFunc(gaps, func(a, b stream.Gap) int { return int(a.Partition - b.Partition) })
 					if !slices.Equal(keys, []string{"new", "new"}) || !slices.Equal(gaps, tt.gaps) {
 						t.Errorf("%s: %q, %+v", how, keys, gaps)
 					}
 				}
-				keys, gaps := keysOf(t, subscribe(t, h, Request{Bound: bound, Format: -1, From: at(9, 7, 7)}))
+				keys, gaps := keysOf(t, subscribe(t, h, Request{Bounds: bound, Format: -1, From: at(9, 7, 7)}))
 				if !slices.Equal(keys, []string{"new", "new"}) || len(gaps) != 4 {
 					t.Errorf("a position of another incarnation: %q, %+v", keys, gaps)
 				}
@@ -204,6 +204,37 @@ func TestAPredicateIsAskedOnceAMessage(t *testing.T) {
 	}
 }
 
+// TestAPredicateHoldsNobodyUp: each Poll asks it a few times only, on whichever way its messages come.
+func TestAPredicateHoldsNobodyUp(t *testing.T) {
+	h := handFed(0)
+	asked := 0
+	place := func(at *stream.TopicPosition) *Subscription {
+		f := stream.Filter{Where: []stream.Predicate{counting{"p", &asked}}}
+		return h.hubs.placed(Request{Filter: f, Format: -1, Waker: wakeFunc(func() {})}, []*Hub{h}, []*stream.TopicPosition{at})
+	}
+	const messages = 4000
+	live := place(nil)
+	defer live.Close()
+	h.feed(nil, 0, messages)
+	behind := place(&stream.TopicPosition{Topic: "t", Next: []int64{0}})
+	defer behind.Close()
+	for name, s := range map[string]*Subscription{"in step, more than is remembered": live, "on its own": behind} {
+		got := 0
+		for b := (Batch{More: true}); b.More; {
+			asked = 0
+			if err := s.Poll(&b); err != nil {
+				t.Fatal(err)
+			}
+			if got += len(b.Items); asked > 100 {
+				t.Fatalf("%s: one Poll asked %d times", name, asked)
+			}
+		}
+		if got != messages/2 {
+			t.Errorf("%s: got %d messages", name, got)
+		}
+	}
+}
+
 func TestAMessageFoundTwiceComesOnce(t *testing.T) {
 	h := handFed(0)
 	f := stream.Or(stream.Filter{Keys: []string{"k"}}, stream.Filter{Types: []string{"x"}})
@@ -239,14 +270,19 @@ func TestFiltersAreBounded(t *testing.T) {
 			want error
 		}{
 			{stream.Filter{}, nil}, {scan("a"), nil}, {scan("a"), nil}, {scan("b"), ErrScans}, {stream.Filter{Keys: []string{"k"}}, nil},
-			{stream.Filter{Keys: []string{"l"}}, ErrFilters}, {stream.Filter{Keys: []string{"k"}}, nil},
+			{stream.Filter{Keys: []string{"l"}}, nil}, {stream.Filter{Keys: []string{"m"}}, ErrFilters}, {stream.Filter{Keys: []string{"k"}}, nil},
+			{stream.Filter{}, nil},
 		} {
-			if err := try(tt.f); !errors.Is(err, tt.want) || err != nil && tt.want == nil {
+			err := try(tt.f)
+			if !errors.Is(err, tt.want) || err != nil && tt.want == nil {
 				t.Errorf("%d: %v, want %v", i, err, tt.want)
+			}
+			if e, ok := errors.AsType[*stream.Error](err); err != nil && (!ok || e.Kind != stream.Overloaded || !strings.Contains(e.Detail, "topic t has all")) {
+				t.Errorf("%d: %v", i, err)
 			}
 		}
 		hub := h.list()[0]
-		if hub.users != 5 || len(hub.channels.all) != 3 {
+		if hub.users != 7 || len(hub.channels.all) != 4 {
 			t.Errorf("%d users, %d filters: something was left behind", hub.users, len(hub.channels.all))
 		}
 	})
@@ -290,6 +326,92 @@ func TestReplaysOfAnOwnerAreBounded(t *testing.T) {
 		keysOfAll(t, two)
 		must("ann", stream.Earliest)
 	})
+}
+
+// memLogs are topics in memory: a Source and a History.
+type memLogs map[string]*memLog
+
+func (l memLogs) Read(ctx context.Context, topic string, emit func(stream.Batch)) error {
+	return l[topic].Read(ctx, topic, emit)
+}
+
+func (l memLogs) Offsets(ctx context.Context, topic string, at stream.At) (stream.TopicPosition, error) {
+	return l[topic].Offsets(ctx, topic, at)
+}
+
+// memHistories is memLogs' History: Read has another shape there.
+type memHistories struct{ memLogs }
+
+func (h memHistories) Read(_ context.Context, req stream.HistoryRequest) ([]stream.PartBatch, error) {
+	return h.memLogs[req.Topic].readHistory(req), nil
+}
+
+func TestEachTopicHasItsOwnBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logs := memLogs{}
+		for _, name := range []string{"a", "b", "c"} {
+			logs[name] = newMemLog(1)
+			logs[name].topic = name
+		}
+		h := runHubs(t, New(Config{}, logs, memHistories{logs}))
+		produce := func(keys ...string) {
+			for name, log := range logs {
+				for _, key := range keys {
+					log.produce(0, name+key, 10)
+				}
+			}
+		}
+		produce("1", "2")
+		time.Sleep(time.Hour)
+		produce("1", "2")
+		s := subscribe(t, h, Request{Topics: []string{"c", "a", "b"}, Format: -1, From: From{At: stream.Earliest}, Bounds: []Bound{
+			{Filter: stream.Filter{Keys: []string{"c2"}}, Since: time.Now().Add(-time.Minute)},
+			{Filter: stream.Filter{Keys: []string{"a1"}}},
+			{Since: time.Now().Add(-time.Minute)},
+		}})
+		produce("2", "1")
+		keys, gaps := keysOf(t, s)
+		slices.Sort(keys)
+		if want := []string{"a1", "a1", "a1", "b1", "b1", "b2", "b2", "c2", "c2"}; !slices.Equal(keys, want) || len(gaps) > 0 {
+			t.Errorf("got %q, %v, want %q", keys, gaps, want)
+		}
+	})
+}
+
+// TestAReplayEndsTopicByTopic: of many topics one or the other may always be behind for a moment.
+func TestAReplayEndsTopicByTopic(t *testing.T) {
+	h := New(Config{ReplaysPerOwner: 1, Window: func(topic string) Window {
+		return Window{Bytes: map[string]int64{"quick": 1, "slow": 1 << 20}[topic]}
+	}}, nil, nil)
+	h.limits.poll = 1
+	quick, slow := h.use("quick"), h.use("slow")
+	for _, hub := range []*Hub{quick, slow} {
+		hub.append(stream.Batch{Start: &stream.Start{Begin: []int64{0}, Next: []int64{0}}}, time.Now())
+	}
+	slow.feed(nil, 0, 3)
+	slow.append(stream.Batch{Parts: []stream.PartBatch{{Partition: 1, Next: 1, Messages: []stream.Message{{Partition: 1}}}}}, time.Now())
+	s := h.placed(Request{Owner: "ann", Format: -1, Waker: wakeFunc(func() {})}, []*Hub{quick, slow}, []*stream.TopicPosition{
+		{Topic: "quick", Next: []int64{0}}, {Topic: "slow", Next: []int64{0, 1}}, // it has the last one, and so is on its own up to there
+	})
+	defer s.Close()
+	var b Batch
+	poll := func() {
+		t.Helper()
+		if err := s.Poll(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	poll()
+	if s.cursors[1].synced || h.owners.under["ann"] != 1 {
+		t.Errorf("%d replays with a topic that is behind", h.owners.under["ann"])
+	}
+	quick.feed(nil, 0, 1) // the window holds nothing: it has to be read from history
+	for !s.cursors[1].synced {
+		poll()
+	}
+	if s.cursors[0].synced || h.owners.under["ann"] != 0 {
+		t.Errorf("%d replays when each topic has been in step", h.owners.under["ann"])
+	}
 }
 
 // keysOfAll reads until the subscription has come up with its topic.

@@ -171,7 +171,8 @@ func (c *simClient) takeGap(it *Item) error {
 			return fmt.Errorf("%+v: the log starts at %d", *g, log.start)
 		}
 	case stream.GapForbidden:
-		if f := c.floors[g.Topic]; f == nil || g.From >= g.To || g.To != f.Next[g.Partition] {
+		f := c.floors[g.Topic] // which a truncation lowers: what came after it is newer
+		if f == nil || g.From >= g.To || g.To > f.Next[g.Partition] || g.To < min(f.Next[g.Partition], t.past[place.id][g.Partition].cut) {
 			return fmt.Errorf("%+v: the floor is %v", *g, f)
 		}
 	case stream.GapTruncated:

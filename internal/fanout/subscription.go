@@ -29,7 +29,7 @@ type Subscription struct {
 	one  [1]*cursor
 
 	waker  Waker   // a Bell, when the subscriber brought none of its own
-	replay *replay // until all cursors have been in step, or nil
+	replay *replay // until each cursor has been in step, or nil
 }
 
 // Bell is a Waker for who waits: it has something once it was rung. Made with a capacity of 1.
@@ -101,9 +101,9 @@ func (s *Subscription) Poll(b *Batch) error {
 	return nil // an error lasts: it comes with the next Poll
 }
 
-// arriveLocked ends the replay that a subscription began with once all its cursors are in step.
+// arriveLocked ends the replay that a subscription began with once each of its cursors has been in step.
 func (s *Subscription) arriveLocked() {
-	if s.replay != nil && !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return !c.synced }) {
+	if s.replay != nil && !slices.ContainsFunc(s.cursors, func(c *cursor) bool { return c.begins }) {
 		s.replay.end()
 		s.replay = nil
 	}
@@ -233,10 +233,10 @@ func (h *Hub) attach(c *cursor, s *Subscription, p place) error {
 	defer h.mu.Unlock()
 	ch, err := h.channels.join(p.rows, h.window.end(), h.hubs.cfg.Filters, h.hubs.cfg.Scans)
 	if err != nil {
-		return err
+		return &stream.Error{Kind: stream.Overloaded, Detail: "topic " + h.topic + " has " + err.Error(), Err: err}
 	}
 	h.users++
-	*c = cursor{sub: s, hub: h, ch: ch, epoch: h.epoch, listed: -1}
+	*c = cursor{sub: s, hub: h, ch: ch, epoch: h.epoch, listed: -1, begins: p.start != nil}
 	if p.start == nil {
 		c.enterStepLocked(h.window.end(), h.head)
 		return nil

@@ -19,6 +19,7 @@ type feed struct {
 	since   time.Time     // when it began: what is older is a replay
 	one     [1]topicCount // topics, of most
 	frames  frames
+	asked   *request // what was asked for, where the grant may change; nil: it may not. Not changed
 }
 
 // Wake implements [fanout.Waker]. Who finds the feed pending has been preceded by who wakes the driver for it.
@@ -33,6 +34,12 @@ type topicCount struct {
 	name    string
 	n       int
 	counter prometheus.Counter
+}
+
+// remember keeps what was asked for, to ask it anew with another grant.
+func (f *feed) remember(req request) {
+	f.asked = &req
+	f.asked.From = fanout.From{} // it goes on from where it stands
 }
 
 // count prepares the counts of a feed whose subscription is open: then its topics exist, and only those that exist may

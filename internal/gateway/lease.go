@@ -160,8 +160,8 @@ func (r *request) restrict(grant *auth.Grant) error {
 		return nil
 	}
 	now := time.Now()
-	bounds := make(map[string]fanout.Bound, len(r.Topics))
-	for _, t := range r.Topics {
+	bounds, some := make([]fanout.Bound, len(r.Topics)), false
+	for i, t := range r.Topics {
 		rows, history, bounded := grant.Rows(t)
 		b := fanout.Bound{Filter: rows}
 		if bounded {
@@ -170,13 +170,11 @@ func (r *request) restrict(grant *auth.Grant) error {
 		if stream.And(rows, r.Filter).None() {
 			return r.foreign(t, rows)
 		}
-		if !rows.All() || bounded {
-			bounds[t] = b
-		}
+		bounds[i], some = b, some || bounded || !rows.All()
 	}
 	r.Owner = owner(grant.Identity())
-	if r.Bound = nil; len(bounds) > 0 {
-		r.Bound = func(topic string) fanout.Bound { return bounds[topic] }
+	if r.Bounds = nil; some {
+		r.Bounds = bounds
 	}
 	return nil
 }

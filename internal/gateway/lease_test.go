@@ -159,10 +159,10 @@ func TestAGrantBoundsARequest(t *testing.T) {
 		wantStatus(t, resp, want.status, want.says)
 	}
 	for _, req := range f.hubs.requests {
-		for _, topic := range req.Topics {
+		for i, topic := range req.Topics {
 			rows := req.Filter
-			if req.Bound != nil {
-				rows = stream.And(rows, req.Bound(topic).Filter)
+			if req.Bounds != nil {
+				rows = stream.And(rows, req.Bounds[i].Filter)
 			}
 			if topic == "orders" && !slices.Equal(rows.Keys, []string{"ann"}) || topic == "news" && !slices.Equal(rows.Keys, req.Filter.Keys) {
 				t.Errorf("%v of %s lets through %s", req.Filter, topic, rows)
@@ -329,7 +329,7 @@ func TestAWebSocketRenewsItsToken(t *testing.T) {
 			if p := again.From.Position; p == nil || p.String() != stream.NewPosition(stream.Incarnation{1}, "rows", 7).String() {
 				t.Errorf("other rows go on from %v", p)
 			}
-			if rows := again.Bound("rows").Filter; !slices.Equal(rows.Keys, []string{"b"}) {
+			if rows := again.Bounds[0].Filter; !slices.Equal(rows.Keys, []string{"b"}) {
 				t.Errorf("the rows are now %s", rows)
 			}
 			eventually(t, "the first token has ended", func() bool { _, err := d.AdmitToken(t.Context(), first); return err != nil })

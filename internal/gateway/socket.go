@@ -325,7 +325,7 @@ func (in *inbound) begin() {
 func (ws *writers) takeWebSocket(w http.ResponseWriter, r *http.Request, v visit, grant *auth.Grant, req request) (outlives bool) {
 	g, c := ws.g, ws.newTaken("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent})
 	c.visit = v
-	s := &webSocketSession{g: g, grant: grant, visit: &c.visit, c: &c.connection, deflate: g.deflateFor(r)}
+	s := &webSocketSession{g: g, grant: grant.Kept(), visit: &c.visit, c: &c.connection, deflate: g.deflateFor(r)}
 	var own *feed
 	if len(req.Topics) > 0 {
 		own = &c.first

@@ -71,7 +71,7 @@ func TestTickets(t *testing.T) {
 			if back := get(t, stream, "Cookie", cookie); back.StatusCode != 200 {
 				t.Errorf("with its cookie, a reconnect after 31 s is %s", back.Status)
 			}
-			if rows := f.hubs.request(1).Bound("orders").Filter; !slices.Equal(rows.Keys, []string{"ann"}) {
+			if rows := f.hubs.request(1).Bounds[0].Filter; !slices.Equal(rows.Keys, []string{"ann"}) {
 				t.Errorf("with a ticket, the rows are %s", rows)
 			}
 			wantStatus(t, get(t, f.url+"/v1/events?topic=orders", "Cookie", cookie), http.StatusUnauthorized, "token is needed")

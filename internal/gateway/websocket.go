@@ -5,10 +5,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,7 +59,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	l := g.newLoop("websocket", webSocketFrames{heartbeatEvent: req.heartbeatEvent}, nil)
-	s := &webSocketSession{g: g, grant: grant, c: &l.connection, loop: l, visit: &v, ctx: ctx, cancel: cancel, deflate: g.deflateFor(r)}
+	s := &webSocketSession{g: g, grant: grant.Kept(), c: &l.connection, loop: l, visit: &v, ctx: ctx, cancel: cancel, deflate: g.deflateFor(r)}
 	var own *feed
 	if len(req.Topics) > 0 {
 		own = &feed{frames: webSocketFrames{record: req.record, deflate: s.deflate}}
@@ -137,25 +135,14 @@ type webSocketSession struct {
 
 	deflate int // that of the feeds' frames
 
-	asked map[*feed]request // what subscriptions were asked for, where the grant may change; the reader's, once it reads
-
 	strikes int // the reader's: frames that made no sense
 }
 
-// remember keeps what was asked for, to ask it anew with another grant.
+// remember has a feed, which the connection hasn't yet, keep what was asked for, if the grant may change.
 func (s *webSocketSession) remember(f *feed, req request) {
-	if s.grant.Identity() == nil {
-		return
+	if s.grant.Identity() != nil {
+		f.remember(req)
 	}
-	if s.asked == nil {
-		s.asked = map[*feed]request{}
-	}
-	s.asked[f] = req
-}
-
-// forget drops what was asked for by subscriptions that have ended. It is a command, which the reader waits for.
-func (s *webSocketSession) forget() {
-	maps.DeleteFunc(s.asked, func(f *feed, _ request) bool { return !slices.Contains(s.c.feeds, f) })
 }
 
 // pings judges whether a client lives by the pings that it got: while a large write goes to a slow client there are none,

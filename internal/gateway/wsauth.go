@@ -1,6 +1,8 @@
 package gateway
 
 import (
+	"slices"
+
 	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
 	"github.com/goodgo/streamgw/internal/stream"
@@ -29,7 +31,7 @@ func (s *webSocketSession) auth(f clientFrame) error {
 	if refusal != nil {
 		return s.refuse(f, refusal)
 	}
-	s.grant = grant
+	s.grant = grant.Kept()
 	if err := s.review(grant); err != nil {
 		return err
 	}
@@ -54,18 +56,13 @@ func (s *webSocketSession) authenticated(who *auth.Identity) func() error {
 func (s *webSocketSession) review(grant *auth.Grant) error {
 	var feeds []*feed
 	if err := s.do(func() error {
-		s.forget()
 		feeds = append(feeds, s.c.feeds...)
 		return nil
 	}); err != nil {
 		return err
 	}
 	for _, f := range feeds {
-		asked, known := s.asked[f]
-		if !known {
-			continue
-		}
-		req := asked
+		req := *f.asked
 		_, err := s.g.checkTopics(req.Topics, req.topicField, grant)
 		if err == nil {
 			err = req.restrict(grant)
@@ -73,7 +70,7 @@ func (s *webSocketSession) review(grant *auth.Grant) error {
 		switch {
 		case err != nil:
 			err = s.do(func() error { return s.lose(f, err) })
-		case !sameBounds(&asked, &req):
+		case !slices.EqualFunc(f.asked.Bounds, req.Bounds, sameRows):
 			err = s.resubscribe(f, req)
 		}
 		if err != nil {
@@ -83,18 +80,8 @@ func (s *webSocketSession) review(grant *auth.Grant) error {
 	return nil
 }
 
-// sameBounds reports whether two requests that ask for the same let the same messages through from here on.
-func sameBounds(a, b *request) bool {
-	if (a.Bound == nil) != (b.Bound == nil) {
-		return false
-	}
-	for _, t := range a.Topics {
-		if a.Bound != nil && a.Bound(t).Filter.String() != b.Bound(t).Filter.String() {
-			return false
-		}
-	}
-	return true
-}
+// sameRows reports whether two bounds let the same messages of a topic through from here on.
+func sameRows(a, b fanout.Bound) bool { return a.Filter.String() == b.Filter.String() }
 
 // lose ends a subscription that is no longer granted. It is a command. Without the one that its request asked for, a
 // connection ends.
@@ -136,6 +123,7 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 			return nil
 		})
 	}
+	s.remember(next, req)
 	err = s.do(func() error {
 		s.c.hold(next)
 		next.pending.Store(true)
@@ -143,9 +131,6 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 	})
 	if err != nil {
 		next.sub.Close()
-		return err
 	}
-	delete(s.asked, f)
-	s.remember(next, req)
-	return nil
+	return err
 }

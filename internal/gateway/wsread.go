@@ -119,10 +119,7 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 	if err != nil {
 		return s.refuse(f, err)
 	}
-	refusal, err := s.ask(func() error {
-		s.forget()
-		return s.room(f.id())
-	})
+	refusal, err := s.ask(func() error { return s.room(f.id()) })
 	if err != nil {
 		return err
 	}
@@ -133,16 +130,15 @@ func (s *webSocketSession) subscribe(f clientFrame) error {
 	if err := s.g.subscribe(s.ctx, s.c, feed, req); err != nil {
 		return s.refuse(f, err)
 	}
+	s.remember(feed, req)
 	err = s.do(func() error {
 		s.c.add(feed)
 		return nil
 	})
 	if err != nil {
 		feed.sub.Close()
-		return err
 	}
-	s.remember(feed, req)
-	return nil
+	return err
 }
 
 // room returns why there can't be a subscription of that id, or nil. Only the reader adds some, so that it lasts.
