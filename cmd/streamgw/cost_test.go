@@ -6,20 +6,30 @@ import (
 	"io"
 	"math"
 	"net"
-	"net/http"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/devbroker"
 )
 
 // transport is how a client asks for the stream of the benchmarks' topic, and what it knows an event by.
 type transport struct{ name, request, event string }
+
+// asking returns the request with a token, if there is one.
+func (t transport) asking(token string) string {
+	if token == "" {
+		return t.request
+	}
+	return strings.Replace(t.request, "\r\n", "\r\nAuthorization: Bearer "+token+"\r\n", 1)
+}
 
 func transports() []transport {
 	return []transport{
@@ -37,7 +47,7 @@ func BenchmarkDelivery(b *testing.B) {
 			const conns, events = 200, 10
 			g := startMeasured(b)
 			defer g.stop(b)
-			audience := g.open(b, conns, t)
+			audience := g.open(b, conns, t, func() string { return "" })
 			defer audience.close()
 			records := make([]devbroker.Record, events)
 			for i := range records {
@@ -71,29 +81,67 @@ func BenchmarkDelivery(b *testing.B) {
 
 // BenchmarkIdleConnection is what a connection holds of the gateway's memory that nothing is sent to: live heap. Stacks
 // show as goroutines; their bytes are those of the handshakes for a while, as many as happened to be under way at once.
+// Those with a token are each of another subject, that may read its own key alone.
 func BenchmarkIdleConnection(b *testing.B) {
 	for _, t := range transports() {
-		b.Run(t.name, func(b *testing.B) {
-			const first, conns = 50, 3000
-			g := startMeasured(b)
-			defer g.stop(b)
-			defer g.open(b, first, t).close() // what the first of them need for all
-			var memory, goroutines float64
-			for b.Loop() {
-				before := g.counts(b)
-				audience := g.open(b, conns, t)
-				after := g.counts(b)
-				audience.close()
-				until(b, "they are gone", func() bool {
-					return strings.Contains(get(b, g.admin+"/metrics"), fmt.Sprintf("streamgw_connections{transport=%q} %d\n", t.name, first))
-				})
-				memory, goroutines = memory+after.memory-before.memory, goroutines+after.goroutines-before.goroutines
-			}
-			b.ReportMetric(0, "ns/op")
-			b.ReportMetric(memory/float64(conns*b.N), "bytes/connection")
-			b.ReportMetric(math.Round(100*goroutines/float64(conns*b.N))/100, "goroutines/connection")
+		b.Run(t.name, func(b *testing.B) { idleConnections(b, t, func() string { return "" }) })
+		b.Run(t.name+" with a token", func(b *testing.B) {
+			mint, config := tokensOfSubjects(b)
+			idleConnections(b, t, mint, configEnv+"="+config, "STREAMGW_AUTH_MODE=jwt")
 		})
 	}
+}
+
+func idleConnections(b *testing.B, t transport, token func() string, env ...string) {
+	const first, conns = 50, 3000
+	g := startMeasured(b, env...)
+	defer g.stop(b)
+	defer g.open(b, first, t, token).close() // what the first of them need for all
+	var memory, goroutines float64
+	for b.Loop() {
+		before := g.counts(b)
+		audience := g.open(b, conns, t, token)
+		after := g.counts(b)
+		audience.close()
+		until(b, "they are gone", func() bool {
+			return strings.Contains(get(b, g.admin+"/metrics"), fmt.Sprintf("streamgw_connections{transport=%q} %d\n", t.name, first))
+		})
+		memory, goroutines = memory+after.memory-before.memory, goroutines+after.goroutines-before.goroutines
+	}
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(memory/float64(conns*b.N), "bytes/connection")
+	b.ReportMetric(math.Round(100*goroutines/float64(conns*b.N))/100, "goroutines/connection")
+}
+
+// tokensOfSubjects returns what makes tokens as identity providers do, each of another subject, and the configuration that
+// takes them.
+func tokensOfSubjects(b *testing.B) (mint func() string, config string) {
+	dir := b.TempDir()
+	secret := filepath.Join(dir, "secret")
+	config = filepath.Join(dir, "gw.yaml")
+	for path, text := range map[string]string{secret: strings.Repeat("s", 48), config: `
+auth:
+  issuers: [{issuer: "https://id.example", audience: [streamgw], secretFile: "` + secret + `"}]
+  policies: [{subscribe: [{topic: "**", keys: ["{sub}"]}]}]
+`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			b.Fatal(err)
+		}
+	}
+	n := 0
+	return func() string {
+		n++
+		token, err := auth.Mint{SecretFile: secret}.Sign(map[string]any{
+			"iss": "https://id.example", "aud": []string{"streamgw", "account"}, "sub": fmt.Sprintf("5f3c8d1e-6a52-4c7b-9e0f-%012d", n),
+			"iat": time.Now().Unix(), "exp": time.Now().Add(time.Hour).Unix(), "jti": fmt.Sprintf("a1b2c3d4-%d", n),
+			"email": fmt.Sprintf("user%d@example.com", n), "preferred_username": fmt.Sprintf("user%d", n), "azp": "web", "scope": "openid profile email",
+			"realm_access": map[string]any{"roles": []string{"offline_access", "uma_authorization", "default-roles"}},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		return token
+	}, config
 }
 
 // measured is a gateway in a process of its own, which tells what it has done.
@@ -103,11 +151,11 @@ type measured struct {
 	broker        *devbroker.Admin
 }
 
-func startMeasured(b *testing.B) *measured {
+func startMeasured(b *testing.B, env ...string) *measured {
 	b.Helper()
 	broker := startBroker(b)
 	g := &measured{}
-	g.process, g.public, g.admin = startServe(b, broker)
+	g.process, g.public, g.admin = startServe(b, broker, env...)
 	var err error
 	if g.broker, err = broker.Admin(); err != nil {
 		b.Fatal(err)
@@ -134,24 +182,24 @@ type audience struct {
 	got     chan struct{} // has something once there are as many events as are wanted
 }
 
-// open opens streams and returns once each has begun: its position is there.
-func (g *measured) open(b *testing.B, conns int, t transport) *audience {
+// open opens streams, each once the one before has begun: its position is there. A crowd that comes at once leaves the
+// runtime with the descriptors of as many goroutines, for good, and how many that is depends on the machine.
+func (g *measured) open(b *testing.B, conns int, t transport, token func() string) *audience {
 	b.Helper()
 	a := &audience{got: make(chan struct{}, 1)}
-	var begun sync.WaitGroup
-	begun.Add(conns)
 	for range conns {
 		c, err := net.Dial("tcp", strings.TrimPrefix(g.public, "http://"))
 		if err != nil {
 			b.Fatal(err)
 		}
 		a.conns = append(a.conns, c)
-		if _, err := io.WriteString(c, t.request); err != nil {
+		if _, err := io.WriteString(c, t.asking(token())); err != nil {
 			b.Fatal(err)
 		}
-		a.reading.Go(func() { a.read(c, t.event, sync.OnceFunc(begun.Done)) })
+		begun := make(chan struct{})
+		a.reading.Go(func() { a.read(c, t.event, sync.OnceFunc(func() { close(begun) })) })
+		<-begun
 	}
-	begun.Wait()
 	return a
 }
 
@@ -207,19 +255,13 @@ type processCounts struct {
 
 func (g *measured) counts(b *testing.B) processCounts {
 	b.Helper()
-	for range 2 { // what the first collection finds to finalize is gone after the second
-		resp, err := http.Get(g.admin + "/debug/pprof/heap?gc=1")
-		if err != nil {
-			b.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			b.Fatal(err)
-		}
-		resp.Body.Close()
-	}
+	// What the first collection finds to finalize is gone after the second, which is counted before anything else is
+	// allocated.
+	get(b, g.admin+"/debug/pprof/heap?gc=1&debug=1")
+	heap := get(b, g.admin+"/debug/pprof/heap?gc=1&debug=1")
 	metrics := get(b, g.admin+"/metrics")
-	value := func(name string) float64 {
-		for line := range strings.Lines(metrics) {
+	value := func(text, name string) float64 {
+		for line := range strings.Lines(text) {
 			if text, ok := strings.CutPrefix(line, name+" "); ok {
 				v, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 				if err != nil {
@@ -228,15 +270,15 @@ func (g *measured) counts(b *testing.B) processCounts {
 				return v
 			}
 		}
-		b.Fatalf("/metrics has no %s", name)
+		b.Fatalf("the gateway doesn't tell %s", name)
 		return 0
 	}
 	return processCounts{
 		writes:     g.writes(b),
-		allocs:     value("go_memstats_mallocs_total"),
-		fetches:    value("streamgw_fetch_requests_total"),
-		memory:     value("go_memstats_heap_alloc_bytes"),
-		goroutines: value("go_goroutines"),
+		allocs:     value(metrics, "go_memstats_mallocs_total"),
+		fetches:    value(metrics, "streamgw_fetch_requests_total"),
+		memory:     value(heap, "# HeapAlloc ="),
+		goroutines: value(metrics, "go_goroutines"),
 	}
 }
 

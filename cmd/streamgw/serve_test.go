@@ -95,8 +95,8 @@ func startBroker(t testing.TB) *devbroker.Broker {
 // startServe runs `streamgw serve` on a broker and returns its addresses once it is ready.
 func startServe(t testing.TB, broker *devbroker.Broker, env ...string) (p process, public, admin string) {
 	t.Helper()
-	p = startProcess(t, append(env, "STREAMGW_KAFKA_BROKERS="+broker.Addr(), "STREAMGW_AUTH_MODE=none",
-		"STREAMGW_LISTEN=127.0.0.1:0", "STREAMGW_ADMIN_LISTEN=127.0.0.1:0"), "serve")
+	p = startProcess(t, append([]string{"STREAMGW_KAFKA_BROKERS=" + broker.Addr(), "STREAMGW_AUTH_MODE=none",
+		"STREAMGW_LISTEN=127.0.0.1:0", "STREAMGW_ADMIN_LISTEN=127.0.0.1:0"}, env...), "serve")
 	found := p.line(t, `"msg":"streamgw serves".*"listen":"([^"]+)","admin":"([^"]+)"`)
 	public, admin = "http://"+found[1], "http://"+found[2]
 	until(t, "it is ready", func() bool { return strings.Contains(get(t, admin+"/readyz"), `"ready":true`) })

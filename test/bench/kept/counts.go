@@ -38,8 +38,6 @@ func tolerance(unit string, base float64) float64 {
 		least = 0
 	case unit == "B/op":
 		least = 64 // a slice that grew in another run
-	case unit == "bytes/connection":
-		least = 256
 	case !strings.HasSuffix(unit, "/op"):
 		least = 0.02 // these are fractions
 	}
