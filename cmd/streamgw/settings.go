@@ -84,7 +84,7 @@ func settings(c *Config) []setting {
 		{path: "limits.subscriptions", value: count{&c.Limits.Subscriptions},
 			help: "subscriptions of one WebSocket"},
 		{path: "limits.filters", value: bound{&c.Limits.Filters},
-			help: "different filters of one topic at once; 0: any number"},
+			help: "different filters of one topic at once, those that want all messages left aside; 0: any number"},
 		{path: "limits.scans", value: bound{&c.Limits.Scans},
 			help: "those of them that name neither keys nor types, so that each message is held against each; 0: any number"},
 		{path: "limits.replaysPerSubject", value: bound{&c.Limits.ReplaysPerSubject},

@@ -27,7 +27,7 @@ func TestTenThousandSubjectsGetTheirOwn(t *testing.T) {
 	topic := kafka.NewTopic(3)
 	issuer := harness.NewIssuer(t, "")
 	gateway := harness.StartGateway(t, "gateway", harness.GatewayOptions{
-		Brokers: kafka.Bootstrap, Env: issuer.Env(), Config: harness.SmallWindows + issuer.Config + "cors: {origins: []}\n",
+		Brokers: kafka.Bootstrap, Issuer: issuer, Config: harness.SmallWindows + "cors: {origins: []}\n",
 	})
 	producer := kafka.NewProducer(topic)
 	producer.Keys = subjects

@@ -16,7 +16,7 @@ func pageOf(t *testing.T, kafka *harness.Kafka) (*harness.Page, *harness.Gateway
 	origin := harness.Serve(t, http.HandlerFunc(harness.ServePage))
 	issuer := harness.NewIssuer(t, "")
 	gateway := harness.StartGateway(t, "gateway", harness.GatewayOptions{
-		Brokers: kafka.Bootstrap, Config: issuer.Config, Env: append(issuer.Env(), "STREAMGW_CORS_ORIGINS="+origin),
+		Brokers: kafka.Bootstrap, Issuer: issuer, Env: []string{"STREAMGW_CORS_ORIGINS=" + origin},
 	})
 	return harness.OpenPage(t, origin), gateway, issuer
 }
@@ -31,7 +31,7 @@ func TestAnEventSourceComesBackAfterItsTicketHasRunOut(t *testing.T) {
 	topic := kafka.NewTopic(3)
 	producer := kafka.NewProducer(topic)
 	page, gateway, issuer := pageOf(t, kafka)
-	ticket := page.Ticket(gateway.URL+"/v1/tickets?topic="+topic, issuer.Token("ann", time.Hour, "all", true), "include")
+	ticket := issuer.Gave(page.Ticket(gateway.URL+"/v1/tickets?topic="+topic, issuer.Token("ann", time.Hour, "all", true), "include"))
 	page.ListenWithCookies(gateway.URL + "/v1/events?topic=" + topic + "&ticket=" + ticket)
 	l := harness.NewLedger()
 	producer.SendAll(50, 0, 1, 2)
@@ -54,7 +54,7 @@ func TestWithoutItsCookieAPageTakesANewTicket(t *testing.T) {
 	page, gateway, issuer := pageOf(t, kafka)
 	token := issuer.Token("ann", time.Hour, "all", true)
 	address := func(ticket string) string { return gateway.URL + "/v1/events?topic=" + topic + "&ticket=" + ticket }
-	page.Listen(address(page.Ticket(gateway.URL+"/v1/tickets", token, "omit")))
+	page.Listen(address(issuer.Gave(page.Ticket(gateway.URL+"/v1/tickets", token, "omit"))))
 	l := harness.NewLedger()
 	producer.SendAll(50, 0, 1, 2)
 	page.TakeTo(l, 150)
@@ -64,6 +64,6 @@ func TestWithoutItsCookieAPageTakesANewTicket(t *testing.T) {
 	producer.SendAll(50, 0, 1, 2)
 	gateway.Restart()
 	harness.Until(t, time.Minute, "the EventSource has closed for good", func() bool { return page.Take().State == 2 })
-	page.Listen(address(page.Ticket(gateway.URL+"/v1/tickets", token, "omit")) + "&lastEventId=" + last)
+	page.Listen(address(issuer.Gave(page.Ticket(gateway.URL+"/v1/tickets", token, "omit"))) + "&lastEventId=" + last)
 	page.TakeTo(l, 300)
 }

@@ -23,7 +23,7 @@ func TestARevocationReachesEveryReplica(t *testing.T) {
 	t.Cleanup(func() { kafka.DeleteTopic(revocations) })
 	issuer := harness.NewIssuer(t, "  revocations: "+revocations+"\n")
 	start := func(name string) *harness.Gateway {
-		return harness.StartGateway(t, name, harness.GatewayOptions{Brokers: kafka.Bootstrap, Config: issuer.Config, Env: issuer.Env()})
+		return harness.StartGateway(t, name, harness.GatewayOptions{Brokers: kafka.Bootstrap, Issuer: issuer})
 	}
 	a, b := start("gateway-a"), start("gateway-b")
 	ann, bob := issuer.Token("ann", time.Hour), issuer.Token("bob", time.Hour)

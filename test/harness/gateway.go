@@ -23,6 +23,7 @@ type Gateway struct {
 type GatewayOptions struct {
 	Brokers string   // bootstrap list
 	Config  string   // content of a configuration file; "" starts without one
+	Issuer  *Issuer  // whose tokens it asks for; what it has written down by the end is searched for them. Nil: it asks for none
 	Env     []string // further environment, NAME=value
 }
 
@@ -40,6 +41,16 @@ func StartGateway(t testing.TB, name string, o GatewayOptions) *Gateway {
 	listen := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	admin := fmt.Sprintf("127.0.0.1:%d", FreePort(t))
 	args := []string{Binary(t), "serve"}
+	env := []string{
+		"STREAMGW_LISTEN=" + listen,
+		"STREAMGW_ADMIN_LISTEN=" + admin,
+		"STREAMGW_KAFKA_BROKERS=" + o.Brokers,
+		"STREAMGW_AUTH_MODE=none",
+	}
+	if o.Issuer != nil {
+		o.Config += "\n" + o.Issuer.config
+		env = append(env, "STREAMGW_AUTH_MODE=jwt", "STREAMGW_LOG_LEVEL=debug")
+	}
 	if o.Config != "" {
 		file := filepath.Join(t.TempDir(), "streamgw.yaml")
 		if err := os.WriteFile(file, []byte(o.Config), 0o600); err != nil {
@@ -47,15 +58,26 @@ func StartGateway(t testing.TB, name string, o GatewayOptions) *Gateway {
 		}
 		args = append(args, "--config", file)
 	}
-	env := append([]string{
-		"STREAMGW_LISTEN=" + listen,
-		"STREAMGW_ADMIN_LISTEN=" + admin,
-		"STREAMGW_KAFKA_BROKERS=" + o.Brokers,
-		"STREAMGW_AUTH_MODE=none",
-	}, o.Env...)
-	g := &Gateway{Process: StartProcess(t, name, env, args...), URL: "http://" + listen, Admin: "http://" + admin}
+	g := &Gateway{Process: StartProcess(t, name, append(env, o.Env...), args...), URL: "http://" + listen, Admin: "http://" + admin}
+	if o.Issuer != nil {
+		t.Cleanup(func() { g.keepsSecret(o.Issuer.Secrets()) })
+	}
 	g.WaitReady()
 	return g
+}
+
+// keepsSecret fails the test if the gateway has written down one of some secrets.
+func (g *Gateway) keepsSecret(secrets []string) {
+	told := g.Log()
+	for _, path := range []string{"/metrics", "/v1/connections", "/v1/hubs"} {
+		if _, body, err := Get(g.Admin + path); err == nil { // else it has ended
+			told = append(told, body...)
+		}
+	}
+	if leaks := Leaks(told, secrets); len(leaks) > 0 {
+		g.t.Errorf("%s has written down %d of %d secrets: %q", g.name, len(leaks), len(secrets), leaks[:min(len(leaks), 10)])
+	}
+	g.t.Logf("%d secrets, in %d bytes that %s has written", len(secrets), len(told), g.name)
 }
 
 // Restart runs the gateway again, on the same ports, and waits until it is ready.

@@ -6,18 +6,22 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Issuer makes tokens that a gateway with its configuration takes.
+// Issuer makes tokens for a gateway that it is an option of: its policies let each subject read the records whose key is
+// its name, and who has the claim all, everything. It knows what it has given out, which nobody may write down.
 type Issuer struct {
-	Config string // of the gateway: auth, with policies that let each subject read the records whose key is its name
-
 	t                    testing.TB
 	secret, ticketSecret string
+	config               string // of the gateway: auth
+
+	mu    sync.Mutex // guards what follows
+	given []string
 }
 
 // issuerName and audience are what all tokens of the scenarios have.
@@ -33,7 +37,7 @@ func NewIssuer(t testing.TB, more string) *Issuer {
 			t.Fatal(err)
 		}
 	}
-	i.Config = fmt.Sprintf(`auth:
+	i.config = fmt.Sprintf(`auth:
   mode: jwt
   issuers: [{issuer: %q, audience: [%s], secretFile: %q}]
   ticketSecretFile: %q
@@ -44,11 +48,20 @@ func NewIssuer(t testing.TB, more string) *Issuer {
 	return i
 }
 
-// Env is what a gateway needs beside the configuration.
-func (i *Issuer) Env() []string { return []string{"STREAMGW_AUTH_MODE=jwt"} }
+// Gave notes a secret that was given to a client, and returns it.
+func (i *Issuer) Gave(secret string) string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.given = append(i.given, secret)
+	return secret
+}
 
-// Secrets are what nobody else may ever see.
-func (i *Issuer) Secrets() []string { return []string{i.secret, i.ticketSecret} }
+// Secrets returns what nobody may write down: its own secrets, and all that was given out.
+func (i *Issuer) Secrets() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return append([]string{i.secret, i.ticketSecret}, i.given...)
+}
 
 // Token returns a token of a subject, with other claims in pairs of a name and a value.
 func (i *Issuer) Token(subject string, lasts time.Duration, claims ...any) string {
@@ -62,7 +75,7 @@ func (i *Issuer) Token(subject string, lasts time.Duration, claims ...any) strin
 	if err != nil {
 		i.t.Fatal(err)
 	}
-	return token
+	return i.Gave(token)
 }
 
 // Bearer is the header that a token comes with.

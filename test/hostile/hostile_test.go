@@ -34,7 +34,9 @@ func TestHostileClientsCostOthersNothing(t *testing.T) {
 	kafka := harness.Brokers(t)
 	topic := kafka.NewTopic(partitions)
 	issuer := harness.NewIssuer(t, "")
-	gateway := harness.StartGateway(t, "gateway", harness.GatewayOptions{Brokers: kafka.Bootstrap, Config: harness.SmallWindows + issuer.Config, Env: issuer.Env()})
+	gateway := harness.StartGateway(t, "gateway", harness.GatewayOptions{
+		Brokers: kafka.Bootstrap, Config: harness.SmallWindows, Issuer: issuer, Env: []string{"STREAMGW_LOG_LEVEL=info"},
+	})
 	token := issuer.Token("ann", time.Hour, "all", true)
 	producer := kafka.NewProducer(topic)
 	var clients []*harness.Client
