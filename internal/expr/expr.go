@@ -22,7 +22,8 @@ const (
 	// maxText bounds an expression, in code points.
 	maxText = 4 << 10
 
-	// maxCost bounds one evaluation, in CEL's units: about one for each operation, a tenth for each byte of text looked at.
+	// maxCost bounds one evaluation, in CEL's units: about one for each operation, a tenth for each byte of text looked at,
+	// and one for each value that two lists or maps are compared by.
 	maxCost = 5000
 
 	// maxDepth bounds how deep an expression may be nested.
@@ -75,30 +76,33 @@ func New() (*Compiler, error) {
 	return c, err
 }
 
-// compile returns a program for an expression that is true or false.
-func compile(env *cel.Env, text string) (*cel.Ast, cel.Program, error) {
+// compile returns an expression that is true or false.
+func compile(env *cel.Env, text string) (*cel.Ast, error) {
 	if strings.TrimSpace(text) == "" {
-		return nil, nil, errors.New("the expression is empty")
+		return nil, errors.New("the expression is empty")
 	}
 	ast, issues := env.Compile(text)
 	if issues.Err() != nil {
 		e := issues.Errors()[0]
-		return nil, nil, fmt.Errorf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, e.Message)
+		return nil, fmt.Errorf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, e.Message)
 	}
 	if out := ast.OutputType(); !out.IsExactType(cel.BoolType) && !out.IsExactType(cel.DynType) {
-		return nil, nil, fmt.Errorf("the expression is of type %s, not true or false", out)
+		return nil, fmt.Errorf("the expression is of type %s, not true or false", out)
 	}
-	program, err := plan(env, ast)
-	return ast, program, err
+	return ast, checkCalls(ast.NativeRep().Expr())
 }
 
 func plan(env *cel.Env, ast *cel.Ast) (cel.Program, error) {
-	return env.Program(ast, cel.CostLimit(maxCost), cel.EvalOptions(cel.OptOptimize))
+	return env.Program(ast, cel.CostLimit(maxCost), cel.CostTracking(costs{}), cel.EvalOptions(cel.OptOptimize))
 }
 
 // OverClaims implements [stream.Expressions].
 func (c *Compiler) OverClaims(text string) (func(claims map[string]any) bool, error) {
-	_, program, err := compile(c.claims, text)
+	ast, err := compile(c.claims, text)
+	if err != nil {
+		return nil, err
+	}
+	program, err := plan(c.claims, ast)
 	if err != nil {
 		return nil, err
 	}

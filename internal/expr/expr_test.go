@@ -327,3 +327,123 @@ func BenchmarkPredicate(b *testing.B) {
 		}
 	}
 }
+
+// TestOneCallIsBounded: what one call costs is known only once it was made.
+func TestOneCallIsBounded(t *testing.T) {
+	c := newCompiler(t)
+	for text, want := range map[string]string{
+		`event.s.replace("", event.s) == ""`:                "replace isn't available",
+		`event.list.join() == ""`:                           "join isn't available",
+		`"%s%s".format([event.s, event.s]) == ""`:           "format isn't available",
+		`event.s.matches(event.pattern)`:                    "written out",
+		`event.s.matches("a" + claims.x)`:                   "written out",
+		`event.s.matches("(((a{0,99}){0,9}){0,9}){0,9}")`:   "matches: ",
+		`event.list.all(x, x.matches("[a-z]{1,900}[0-9]"))`: "too large",
+		`event.s.matches("(")`:                              "matches: ",
+	} {
+		if _, err := c.OverMessages(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	for _, text := range []string{`claims.a.replace("a", "b") == "b"`, `claims.a.matches(claims.b)`} {
+		if _, err := c.OverClaims(text); err == nil {
+			t.Errorf("%s compiles", text)
+		}
+	}
+	m := message()
+	m.Value = []byte(`{"s":"x","deep":{"a":{"b":[` + strings.TrimSuffix(strings.Repeat("1,", 3000), ",") + `]}},"list":[1,2,3,4]}`)
+	for text, want := range map[string]bool{
+		`event.list.all(x, event == event)`:              false, // of what is compared each time
+		`event.list.exists(x, [event.deep] != [claims])`: true,  // the smaller one counts
+		`event.deep == event.deep`:                       true,
+		`event.deep in [1, event.deep]`:                  true,
+	} {
+		if got := compile(t, c, text, map[string]any{"a": "b"}).Match(m); got != want {
+			t.Errorf("%s is %v", text, got)
+		}
+	}
+}
+
+// TestAnEventIsReadOnce, also a large one, whichever expressions ask and however often each does.
+func TestAnEventIsReadOnce(t *testing.T) {
+	c := newCompiler(t)
+	m := message()
+	m.Value = []byte(`{"pad":"` + strings.Repeat("x", 1<<20) + `","s":9,"list":[1,2,3,4,5,6,7,8,9]}`)
+	m.Headers = append(m.Headers, stream.Header{Name: "event-type", Value: []byte("t")})
+	var filters []stream.Filter
+	for n := range 10 {
+		filters = append(filters, compile(t, c, `event.list.exists(i, i == event.s && event.s == event.s && i != claims.n)`, map[string]any{"n": int64(n)}))
+	}
+	allocated := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			fresh := *m // another message each time
+			for _, f := range filters[:9] {
+				if !f.Match(&fresh) {
+					b.Fatal("no match")
+				}
+			}
+		}
+	}).AllocedBytesPerOp()
+	if most := int64(8 * len(m.Value)); allocated > most { // the reader has a buffer that grows
+		t.Errorf("%d bytes for a message of %d that is asked about 9 times", allocated, len(m.Value))
+	}
+}
+
+func TestFormulasThatMultiply(t *testing.T) {
+	c := newCompiler(t)
+	any := func(group, n int, first string) string {
+		var terms []string
+		for i := range n {
+			terms = append(terms, fmt.Sprintf("event.a%d_%d == 1", group, i))
+		}
+		if first != "" {
+			terms[0] = first
+		}
+		return "(" + strings.Join(terms, " || ") + ")"
+	}
+	plain := any(1, 15, "") + " && " + any(2, 15, "") + " && " + any(3, 15, "")
+	if f := compile(t, c, plain, nil); len(f.Any) > 0 || len(f.Where) != 3 {
+		t.Errorf("what says nothing of keys is multiplied out: %d terms, %d predicates", len(f.Any), len(f.Where))
+	}
+	var groups []string
+	for i := range 9 {
+		groups = append(groups, any(i, 6, []string{`key == "a"`, `type == "t"`}[i%2]))
+	}
+	of, err := c.OverMessages(strings.Join(groups, " && "))
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := testing.Benchmark(func(b *testing.B) {
+		for b.Loop() {
+			if f, err := of(nil); err != nil || f.None() {
+				b.Fatal(f, err)
+			}
+		}
+	})
+	if took.AllocedBytesPerOp() > 16<<20 {
+		t.Errorf("nine groups allocate %d bytes", took.AllocedBytesPerOp())
+	}
+}
+
+// TestNamesSayAll: two predicates of one name are one to a hub.
+func TestNamesSayAll(t *testing.T) {
+	c := newCompiler(t)
+	whole := map[string]any{"n": int64(1)}
+	part := map[string]any{"n": float64(1)}
+	const half = `event.n / 2 == claims.n / 2`
+	if a, b := compile(t, c, half, whole).String(), compile(t, c, half, part).String(); a == b {
+		t.Errorf("1 and 1.0 are both %s", a)
+	}
+	a, b := compile(t, c, `(-event.a).b == 1`, nil), compile(t, c, `-event.a.b == 1`, nil)
+	if a.String() == b.String() {
+		t.Errorf("both are %s", a)
+	}
+	m := message()
+	m.Value = []byte(`{"a":{"b":-1}}`)
+	if a.Match(m) || !b.Match(m) {
+		t.Error("parentheses are lost")
+	}
+	if f := compile(t, c, `key == type("x")`, nil); len(f.Keys) > 0 {
+		t.Errorf("a type is a key: %s", f)
+	}
+}

@@ -3,11 +3,15 @@ package expr
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"cel.dev/cel-go/cel"
 	celast "cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/debug"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 
 	"github.com/goodgo/streamgw/internal/stream"
@@ -21,11 +25,11 @@ type term func(claims map[string]any) (stream.Filter, error)
 // OverMessages implements [stream.Expressions]. A conjunction is an And of filters and a disjunction an Or: where each
 // operand that can't be decided is false, that is what CEL says of the whole, which takes an error for neither.
 func (c *Compiler) OverMessages(text string) (func(claims map[string]any) (stream.Filter, error), error) {
-	ast, _, err := compile(c.messages, text)
+	ast, err := compile(c.messages, text)
 	if err != nil {
 		return nil, err
 	}
-	t, err := c.term(ast.NativeRep().Expr(), ast.NativeRep().SourceInfo())
+	t, _, err := whole{c, ast.NativeRep()}.term(ast.NativeRep().Expr())
 	if err != nil {
 		return nil, err
 	}
@@ -35,84 +39,156 @@ func (c *Compiler) OverMessages(text string) (func(claims map[string]any) (strea
 	}, nil
 }
 
-func (c *Compiler) term(e celast.Expr, info *celast.SourceInfo) (term, error) {
+// whole is an expression that is taken into parts.
+type whole struct {
+	*Compiler
+	ast *celast.AST
+}
+
+// term returns the term of a part. It is plain if the part says nothing of keys and types, and needs a message: then it is
+// one predicate.
+func (w whole) term(e celast.Expr) (t term, plain bool, err error) {
 	if e.Kind() == celast.CallKind {
 		call := e.AsCall()
 		switch call.FunctionName() {
-		case operators.LogicalAnd, operators.LogicalOr:
-			return c.both(call, info)
+		case operators.LogicalAnd:
+			return w.and(call)
+		case operators.LogicalOr:
+			return w.or(e)
 		case operators.Equals, operators.In:
-			if t, err := c.named(call, info); t != nil || err != nil {
-				return t, err
+			if t, err := w.named(call); t != nil || err != nil {
+				return t, false, err
 			}
 		}
 	}
-	u := usesOf(e)
-	text, program, err := c.part(e, info)
-	switch {
+	program, err := w.program(e)
+	switch u := usesOf(e); {
 	case err != nil:
-		return nil, err
-	case !u.message:
-		return func(claims map[string]any) (stream.Filter, error) {
-			if holds(program, map[string]any{varClaims: claims}) {
-				return stream.Filter{}, nil
-			}
-			return stream.Nothing, nil
-		}, nil
+		return nil, false, err
+	case u.message:
+		t, err = w.predicate(e, program, u)
+		return t, true, err
 	}
+	return func(claims map[string]any) (stream.Filter, error) {
+		if holds(program, map[string]any{varClaims: claims}) {
+			return stream.Filter{}, nil
+		}
+		return stream.Nothing, nil
+	}, false, nil
+}
+
+// predicate returns the term of a part that has to be asked about each message.
+func (w whole) predicate(e celast.Expr, program cel.Program, u uses) (term, error) {
+	text, err := w.text(e)
 	return func(claims map[string]any) (stream.Filter, error) {
 		name, seen, err := u.name(text, claims)
-		p := &predicate{name: name, program: program, claims: seen, events: &c.events}
+		p := &predicate{name: name, program: program, claims: seen, events: &w.events}
 		return stream.Filter{Where: []stream.Predicate{p}}, err
-	}, nil
+	}, err
 }
 
-// part returns an operand as an expression of its own.
-func (c *Compiler) part(e celast.Expr, info *celast.SourceInfo) (text string, program cel.Program, err error) {
-	if text, err = cel.ExprToString(e, info); err != nil {
-		return "", nil, err
+// program returns a part as a program of its own.
+func (w whole) program(e celast.Expr) (cel.Program, error) {
+	part := celast.NewCheckedAST(celast.NewAST(e, w.ast.SourceInfo()), w.ast.TypeMap(), w.ast.ReferenceMap())
+	checked, err := celast.ToProto(part)
+	if err != nil {
+		return nil, err
 	}
-	ast, issues := c.messages.Compile(text)
-	if issues.Err() != nil {
-		return "", nil, issues.Err()
-	}
-	program, err = plan(c.messages, ast)
-	return text, program, err
+	return plan(w.messages, cel.CheckedExprToAst(checked))
 }
 
-func (c *Compiler) both(call celast.CallExpr, info *celast.SourceInfo) (term, error) {
+// text returns a part as it is written, for people and as its name. Where that would be read as something else, since
+// parentheses are lost, it goes on with how it was read.
+func (w whole) text(e celast.Expr) (string, error) {
+	text, err := cel.ExprToString(e, w.ast.SourceInfo())
+	if err != nil {
+		return "", err
+	}
+	structure := debug.ToDebugString(e)
+	if again, issues := w.messages.Parse(text); issues.Err() != nil || debug.ToDebugString(again.NativeRep().Expr()) != structure {
+		text += " // " + structure
+	}
+	return text, nil
+}
+
+// and keeps the operands apart: those of them that others have too are asked once.
+func (w whole) and(call celast.CallExpr) (t term, plain bool, err error) {
 	var terms []term
+	plain = true
 	for _, operand := range call.Args() {
-		t, err := c.term(operand, info)
+		t, one, err := w.term(operand)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
-		terms = append(terms, t)
+		terms, plain = append(terms, t), plain && one
 	}
-	or := call.FunctionName() == operators.LogicalOr
-	return func(claims map[string]any) (stream.Filter, error) {
-		all := stream.Filter{}
-		if or {
-			all = stream.Nothing
-		}
+	return func(claims map[string]any) (all stream.Filter, err error) {
 		for _, t := range terms {
 			f, err := t(claims)
 			if err != nil {
 				return stream.Nothing, err
 			}
-			if or {
-				all = stream.Or(all, f)
-			} else {
-				all = stream.And(all, f)
-			}
+			all = stream.And(all, f)
 		}
 		return all, nil
-	}, nil
+	}, plain, nil
+}
+
+// or takes the operands that are plain together into one predicate: apart they would be multiplied out with those of other
+// disjunctions, and gain nothing.
+func (w whole) or(e celast.Expr) (t term, plain bool, err error) {
+	var terms []term
+	var rest celast.Expr
+	for _, operand := range disjuncts(e) {
+		t, one, err := w.term(operand)
+		switch {
+		case err != nil:
+			return nil, false, err
+		case !one:
+			terms = append(terms, t)
+		case rest == nil:
+			rest = operand
+		default:
+			rest = celast.NewExprFactory().NewCall(e.ID(), operators.LogicalOr, rest, operand)
+		}
+	}
+	if rest != nil {
+		program, err := w.program(rest)
+		if err != nil {
+			return nil, false, err
+		}
+		if t, err = w.predicate(rest, program, usesOf(rest)); err != nil || len(terms) == 0 {
+			return t, true, err
+		}
+		terms = append(terms, t)
+	}
+	return func(claims map[string]any) (stream.Filter, error) {
+		var any []stream.Filter
+		for _, t := range terms {
+			f, err := t(claims)
+			if err != nil {
+				return stream.Nothing, err
+			}
+			any = append(any, f)
+		}
+		return stream.Or(any...), nil
+	}, false, nil
+}
+
+// disjuncts returns the operands of a disjunction, and of those in it.
+func disjuncts(e celast.Expr) (all []celast.Expr) {
+	if e.Kind() != celast.CallKind || e.AsCall().FunctionName() != operators.LogicalOr {
+		return []celast.Expr{e}
+	}
+	for _, operand := range e.AsCall().Args() {
+		all = append(all, disjuncts(operand)...)
+	}
+	return all
 }
 
 // named returns the term of key == X, X == key and key in X, and the same with type, where X needs no message; nil for
 // anything else.
-func (c *Compiler) named(call celast.CallExpr, info *celast.SourceInfo) (term, error) {
+func (w whole) named(call celast.CallExpr) (term, error) {
 	variable, x := call.Args()[0], call.Args()[1]
 	if call.FunctionName() == operators.Equals && x.Kind() == celast.IdentKind {
 		variable, x = x, variable
@@ -124,7 +200,7 @@ func (c *Compiler) named(call celast.CallExpr, info *celast.SourceInfo) (term, e
 	if name != varKey && name != varType {
 		return nil, nil
 	}
-	_, program, err := c.part(x, info)
+	program, err := w.program(x)
 	if err != nil {
 		return nil, err
 	}
@@ -148,17 +224,21 @@ func textsOf(p cel.Program, claims map[string]any, in bool) (texts []string) {
 	if err != nil {
 		return nil
 	}
-	if s, ok := v.Value().(string); ok && !in {
-		return []string{s}
+	if !in {
+		return appendText(nil, v)
 	}
-	list, ok := v.(traits.Iterable)
-	if !ok || !in {
-		return nil
-	}
-	for it := list.Iterator(); it.HasNext() == boolTrue; {
-		if s, ok := it.Next().Value().(string); ok {
-			texts = append(texts, s)
+	if list, ok := v.(traits.Iterable); ok {
+		for it := list.Iterator(); it.HasNext() == boolTrue; {
+			texts = appendText(texts, it.Next())
 		}
+	}
+	return texts
+}
+
+// appendText appends a value that is text. Others have some in them, too: the name of a type.
+func appendText(texts []string, v ref.Val) []string {
+	if s, ok := v.(types.String); ok {
+		return append(texts, string(s))
 	}
 	return texts
 }
@@ -177,9 +257,32 @@ func (u *uses) name(text string, claims map[string]any) (name string, seen map[s
 	if !u.allClaims && len(u.claims) == 0 {
 		return text, seen, nil
 	}
-	b, err := json.Marshal(seen)
+	b, err := json.Marshal(exact(seen))
 	if err != nil {
 		return "", nil, fmt.Errorf("claims: %w", err)
 	}
 	return text + " with claims " + string(b), seen, nil
+}
+
+// exact returns claims that are written so that 1.0 isn't 1: the one divides otherwise.
+func exact(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		members := make(map[string]any, len(v))
+		for name, member := range v {
+			members[name] = exact(member)
+		}
+		return members
+	case []any:
+		list := make([]any, len(v))
+		for i := range v {
+			list[i] = exact(v[i])
+		}
+		return list
+	case float64:
+		if s := strconv.FormatFloat(v, 'g', -1, 64); !strings.ContainsAny(s, ".e") {
+			return json.RawMessage(s + ".0")
+		}
+	}
+	return v
 }

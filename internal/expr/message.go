@@ -32,11 +32,15 @@ func (p *predicate) Match(m *stream.Message) bool {
 
 func (p *predicate) String() string { return p.name }
 
-// variables resolves what an expression names of a message, and no more than that. It is a [cel.Activation].
+// variables resolves what an expression names of a message, and no more than that, and once. It is a [cel.Activation] for
+// one evaluation.
 type variables struct {
 	m      *stream.Message
 	claims map[string]any
 	events *events
+
+	event   *event            // nil: not read yet
+	headers map[string]string // the same
 }
 
 // Parent implements [cel.Activation].
@@ -49,8 +53,10 @@ func (v *variables) ResolveName(name string) (any, bool) {
 	case varClaims:
 		return v.claims, true
 	case varEvent:
-		event, err := v.events.of(m)
-		return event, err == nil
+		if v.event == nil {
+			v.event = v.events.of(m)
+		}
+		return v.event.value, v.event.err == nil
 	case varKey:
 		if m.Key == nil {
 			return types.NullValue, true
@@ -59,11 +65,13 @@ func (v *variables) ResolveName(name string) (any, bool) {
 	case varType:
 		return m.EventType(), true
 	case varHeaders:
-		headers := make(map[string]string, len(m.Headers))
-		for i := range m.Headers {
-			headers[m.Headers[i].Name] = string(m.Headers[i].Value)
+		if v.headers == nil {
+			v.headers = make(map[string]string, len(m.Headers))
+			for i := range m.Headers {
+				v.headers[m.Headers[i].Name] = string(m.Headers[i].Value)
+			}
 		}
-		return headers, true
+		return v.headers, true
 	case varTopic:
 		return m.Topic, true
 	case varPartition:
@@ -77,13 +85,15 @@ func (v *variables) ResolveName(name string) (any, bool) {
 }
 
 // events keeps the last events that were read from their messages, since different expressions are asked about the same
-// message one after the other. Few, and none that is large: what they hold counts nowhere. It is safe for concurrent use.
+// message one after the other. Few, and of the large ones one: what they hold, which is twenty times a message's value at
+// worst, counts nowhere. It is safe for concurrent use.
 type events struct {
-	slots [8]atomic.Pointer[event]
+	small [8]atomic.Pointer[event]
+	large atomic.Pointer[event]
 }
 
-// maxKept bounds the value of a message whose event is kept, in bytes.
-const maxKept = 64 << 10
+// maxSmall bounds the value of a message that isn't large, in bytes.
+const maxSmall = 64 << 10
 
 // event is a message's value, read.
 type event struct {
@@ -92,18 +102,19 @@ type event struct {
 	err   error
 }
 
-// of returns a message's event, or an error for one whose value isn't JSON.
-func (es *events) of(m *stream.Message) (any, error) {
-	slot := &es.slots[uintptr(unsafe.Pointer(m))/unsafe.Sizeof(*m)%uintptr(len(es.slots))]
+// of returns a message's event, with an error for one whose value isn't JSON.
+func (es *events) of(m *stream.Message) *event {
+	slot := &es.large
+	if len(m.Value) <= maxSmall {
+		slot = &es.small[uintptr(unsafe.Pointer(m))/unsafe.Sizeof(*m)%uintptr(len(es.small))]
+	}
 	if e := slot.Load(); e != nil && e.of == m {
-		return e.value, e.err
+		return e
 	}
 	e := &event{of: m}
 	e.value, e.err = read(m.Value)
-	if len(m.Value) <= maxKept {
-		slot.Store(e)
-	}
-	return e.value, e.err
+	slot.Store(e)
+	return e
 }
 
 // read reads JSON. Whole numbers stay whole.
