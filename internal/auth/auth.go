@@ -74,8 +74,10 @@ func (p *policy) isFor(claims map[string]any) bool { return p.when == nil || p.w
 
 // New returns the access that cfg describes, or an error that names the settings that are wrong.
 func New(cfg Config) (*Access, error) {
-	cfg.Verifier.setDefaults()
 	a := &Access{cfg: cfg, compiler: compiler{expressions: cfg.Expressions}, now: cfg.Verifier.Now}
+	if a.now == nil {
+		a.now = time.Now
+	}
 	switch cfg.Mode {
 	case None:
 		return a, nil
@@ -180,9 +182,13 @@ func (a *Access) AdmitToken(ctx context.Context, token string) (*Grant, error) {
 
 // grant returns what a token that holds lets somebody do.
 func (a *Access) grant(t *Token) (*Grant, error) {
-	g := &Grant{token: t, who: &Identity{Issuer: t.Issuer, Subject: t.Subject, TokenID: t.ID, IssuedAt: t.IssuedAt, Ends: t.Expires}}
+	g := &Grant{token: t, who: &Identity{Issuer: t.Issuer, Subject: t.Subject, TokenID: t.ID, Ends: t.Expires}}
+	skew := a.verifier.issuers[t.Issuer].skew
+	if !t.IssuedAt.IsZero() {
+		g.who.IssuedAt = t.IssuedAt.Add(-skew)
+	}
 	if now := a.now(); !now.Before(g.who.Ends) {
-		g.who.Ends = g.who.Ends.Add(a.verifier.skewOf(t.Issuer))
+		g.who.Ends = g.who.Ends.Add(skew)
 	}
 	if a.revoked.has(g.who) {
 		return nil, ErrRevoked

@@ -173,7 +173,9 @@ func wantForeign(t *testing.T, got *Token, alg, keyID string, aud any) {
 			"org": map[string]any{"id": int64(1<<53 - 1), "trial": false, "parent": nil},
 		},
 	}
-	if !reflect.DeepEqual(got, want) {
-		t.Errorf("read as %+v,\nwant %+v", got, want)
+	said := *got
+	said.raw, said.print = nil, fingerprint{}
+	if !reflect.DeepEqual(&said, want) {
+		t.Errorf("read as %+v,\nwant %+v", said, want)
 	}
 }

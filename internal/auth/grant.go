@@ -10,7 +10,7 @@ import (
 // Identity is whose token a grant comes from.
 type Identity struct {
 	Issuer, Subject, TokenID string
-	IssuedAt                 time.Time // zero: the token doesn't say
+	IssuedAt                 time.Time // at the earliest, since the issuer's clock may be off; zero: the token doesn't say
 	Ends                     time.Time // when what the token grants ends: see Access.Admit
 }
 
@@ -24,7 +24,14 @@ type Grant struct {
 	fresh      bool      // which hadn't run out
 	reads      []reading // each of some rows
 	writes     []writing
+	size       int // of both
 }
+
+// maxSize bounds a grant: one for each key and type, and ruleSize for each rule. What is asked for is held against all of it.
+const (
+	maxSize  = 10_000
+	ruleSize = 10
+)
 
 // reading is a ReadRule with somebody's claims.
 type reading struct {
@@ -39,10 +46,13 @@ type writing struct {
 	source, keys []string // nil: any
 }
 
-// grantTo returns what rules let somebody do.
+// grantTo adds what rules let somebody do to a grant.
 func (r *rules) grantTo(claims map[string]any, to *Grant) error {
 	for i := range r.reads {
 		rows, err := r.reads[i].rows(claims)
+		if err == nil {
+			err = to.grow(valuesIn(rows))
+		}
 		if err != nil {
 			return err
 		}
@@ -52,24 +62,44 @@ func (r *rules) grantTo(claims map[string]any, to *Grant) error {
 	}
 	for _, w := range r.writes {
 		granted := writing{topic: w.topic}
-		for _, fix := range []struct {
+		for _, fixed := range []struct {
 			to   *[]string
 			from template
 		}{{&granted.source, w.source}, {&granted.keys, w.key}} {
-			if fix.from == nil {
+			if fixed.from == nil {
 				continue
 			}
-			values, err := fix.from.values(claims)
+			values, err := fixed.from.values(claims)
+			if err == nil {
+				err = to.grow(len(values))
+			}
 			if err != nil {
 				return err
 			}
-			if *fix.to = values; values == nil {
-				*fix.to = []string{}
+			if *fixed.to = values; values == nil {
+				*fixed.to = []string{}
 			}
 		}
 		to.writes = append(to.writes, granted)
 	}
 	return nil
+}
+
+// grow counts the values of one more rule.
+func (g *Grant) grow(values int) error {
+	if g.size += values + ruleSize; g.size > maxSize {
+		return errTooManyValues
+	}
+	return nil
+}
+
+// valuesIn counts the keys and types of a filter.
+func valuesIn(f stream.Filter) int {
+	n := len(f.Keys) + len(f.Types)
+	for _, g := range f.Any {
+		n += valuesIn(g)
+	}
+	return n
 }
 
 // Identity returns whose token the grant comes from; nil in mode None.

@@ -197,3 +197,40 @@ func TestGrantsAgainstANaiveModel(t *testing.T) {
 		}
 	}
 }
+
+// TestAGrantIsBounded: a small token can stand for very much, and each request is held against all of it.
+func TestAGrantIsBounded(t *testing.T) {
+	d := newDoor(t, nil)
+	var a, b []string
+	for i := range 31 {
+		a, b = append(a, fmt.Sprint("a", i)), append(b, fmt.Sprint("b", i))
+	}
+	rules := func(n int) map[string]any {
+		var all []map[string]any
+		for i := range n {
+			all = append(all, map[string]any{"topic": "t", "keys": []string{fmt.Sprint(i, "{a}{b}")}})
+		}
+		return subscribe(all...)
+	}
+	if _, err := d.AdmitToken(t.Context(), d.token(t, "a", a, "b", b, "streamgw", rules(200))); err == nil || !strings.Contains(err.Error(), "too many values") {
+		t.Errorf("200 rules of 961 keys each: %v", err)
+	}
+	g := d.mustAdmit(t, d.token(t, "a", a, "b", b, "streamgw", rules(10)))
+	if rows, _, _ := g.Rows("t"); len(rows.Keys) != 9610 {
+		t.Errorf("10 rules let %d keys be read", len(rows.Keys))
+	}
+}
+
+func BenchmarkRows(b *testing.B) {
+	g := &Grant{}
+	for i := range 100 {
+		f := stream.Filter{}
+		for k := range 90 {
+			f.Keys = append(f.Keys, fmt.Sprintf("%d-%03d", i, k))
+		}
+		g.reads = append(g.reads, reading{topic: "t", rows: f.Canonical()})
+	}
+	for b.Loop() {
+		g.Rows("t")
+	}
+}

@@ -55,6 +55,9 @@ func parseJWKS(raw []byte, algs []algorithm, isFile bool) (set *keySet, skipped 
 		}
 		keys = append(keys, k)
 	}
+	if len(list) == 0 && !isFile {
+		return &keySet{}, nil, nil // the issuer says that it takes back all
+	}
 	if len(keys) == 0 && len(skipped) > 0 {
 		return nil, nil, fmt.Errorf("holds no key that can be used: %s", few(skipped))
 	}
@@ -344,6 +347,9 @@ func (r *remoteKeys) ask(ctx context.Context) (*keySet, error) {
 	set, skipped, err := parseJWKS(raw, r.algs, false)
 	if err != nil {
 		return nil, fmt.Errorf("the JWK set %w", err)
+	}
+	if len(set.keys) == 0 {
+		r.log.Warn("an issuer publishes no keys: none of its tokens is taken", "issuer", r.issuer)
 	}
 	if len(skipped) > 0 {
 		r.log.Debug("some keys of an issuer can't be used", "issuer", r.issuer, "keys", few(skipped))

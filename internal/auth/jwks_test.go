@@ -129,7 +129,6 @@ func TestIssuerThatIsAway(t *testing.T) {
 		"nothing":            says(""),
 		"garbage":            says("<html>502 Bad Gateway</html>"),
 		"another JSON":       says(`{"error":"later"}`),
-		"an empty set":       says(`{"keys":[]}`),
 		"keys that are text": says(`{"keys":["a"]}`),
 		"no key that fits":   says(jwks(t, newSigner(t, "RS256", "two").jwk())),
 		"garbage after":      func(w http.ResponseWriter, r *http.Request) { both(w, r); both(w, r) },
@@ -198,6 +197,32 @@ func TestIssuerThatIsAway(t *testing.T) {
 			wantAccepted(t, v, one.token(t, goodClaims()))
 		})
 	}
+}
+
+// TestIssuerThatTakesBackAll: a list without keys is an answer, unlike one with none that can be used.
+func TestIssuerThatTakesBackAll(t *testing.T) {
+	one := newSigner(t, "EdDSA", "one")
+	p := newPublisher(t, publishes(t, one))
+	var log logLines
+	cfg := soon()
+	cfg.Log = log.logger()
+	v := running(t, newVerifierWith(t, cfg, p.issuer()))
+	wantAccepted(t, v, one.token(t, goodClaims()))
+	p.does(says(`{"keys":[]}`))
+	_, _ = v.Verify(t.Context(), newSigner(t, "EdDSA", "unknown").token(t, goodClaims())) // has it fetched
+	eventually(t, "the key is taken back", func() bool {
+		_, err := v.Verify(t.Context(), one.token(t, goodClaims()))
+		return err != nil
+	})
+	wantRefused(t, v, one.token(t, goodClaims()), stream.Unauthorized, "doesn't have")
+	if !strings.Contains(log.text(), "publishes no keys") {
+		t.Errorf("nothing is said of it:\n%s", log.text())
+	}
+	p.does(publishes(t, one))
+	eventually(t, "it is back", func() bool {
+		_, err := v.Verify(t.Context(), one.token(t, goodClaims()))
+		return err == nil
+	})
 }
 
 func TestIssuerThatWasNeverThere(t *testing.T) {

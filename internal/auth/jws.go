@@ -31,6 +31,7 @@ type unverified struct {
 	hasKid    bool
 	named     jwt.RegisteredClaims
 	claims    map[string]any
+	raw       []byte // of the claims
 }
 
 // refusal is the error for a token that doesn't hold. Details are fixed texts: no part of a token goes into one.
@@ -61,6 +62,7 @@ func readToken(token string) (*unverified, error) {
 	if t.claims, err = readObject(raw); err != nil {
 		return nil, refusal("has a claims part that " + err.Error())
 	}
+	t.raw = raw
 	if err := t.readClaims(); err != nil {
 		return nil, err
 	}

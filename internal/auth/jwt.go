@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,7 +25,7 @@ type VerifierConfig struct {
 	ClockSkew time.Duration
 
 	// Refresh is how often keys are fetched from an issuer, give or take a quarter. A key that was withdrawn is believed
-	// that much longer. Default 5 min.
+	// that much longer, and for as long as the issuer can't be asked. Default 5 min.
 	Refresh time.Duration
 
 	// CoolDown is how long after a fetch a token with an unknown key doesn't bring about another, and how long after a
@@ -54,7 +55,7 @@ func (cfg *VerifierConfig) setDefaults() {
 		{&cfg.ClockSkew, 30 * time.Second}, {&cfg.Refresh, 5 * time.Minute}, {&cfg.CoolDown, 10 * time.Second},
 		{&cfg.FetchTimeout, 5 * time.Second}, {&cfg.FileCheck, 5 * time.Second},
 	} {
-		if *d.of == 0 {
+		if *d.of == 0 || *d.of < 0 && d.of != &cfg.ClockSkew {
 			*d.of = d.to
 		}
 	}
@@ -75,6 +76,9 @@ type Token struct {
 
 	// Claims are all of them. Whole numbers are int64, others float64; the rest is as encoding/json has it.
 	Claims map[string]any
+
+	raw   json.RawMessage // the claims as they came
+	print fingerprint     // of the key that verified it
 }
 
 // Verifier checks tokens of its issuers. It is safe for concurrent use.
@@ -252,7 +256,7 @@ func (is *issuer) verify(ctx context.Context, t *unverified) (*Token, error) {
 	if !ok {
 		return nil, refusal("is signed with an algorithm that isn't one of its issuer's (alg)")
 	}
-	keyID, err := is.verifySignature(ctx, t, a)
+	by, err := is.verifySignature(ctx, t, a)
 	if err != nil {
 		return nil, err
 	}
@@ -260,13 +264,13 @@ func (is *issuer) verify(ctx context.Context, t *unverified) (*Token, error) {
 		return nil, claimsRefusal(t.named, err)
 	}
 	good := newToken(t)
-	good.KeyID, good.Algorithm = keyID, a.name
+	good.KeyID, good.Algorithm, good.print = by.id, a.name, by.print
 	return good, nil
 }
 
 // newToken returns what a token says that has an exp and holds.
 func newToken(t *unverified) *Token {
-	good := &Token{Issuer: t.named.Issuer, Subject: t.named.Subject, ID: t.named.ID, Expires: t.named.ExpiresAt.Time, Claims: t.claims}
+	good := &Token{Issuer: t.named.Issuer, Subject: t.named.Subject, ID: t.named.ID, Expires: t.named.ExpiresAt.Time, Claims: t.claims, raw: t.raw}
 	if t.named.IssuedAt != nil {
 		good.IssuedAt = t.named.IssuedAt.Time
 	}
@@ -276,35 +280,50 @@ func newToken(t *unverified) *Token {
 	return good
 }
 
-// skewOf returns how far an issuer's clock may be off.
-func (v *Verifier) skewOf(issuer string) time.Duration { return v.issuers[issuer].skew }
-
-func (is *issuer) verifySignature(ctx context.Context, t *unverified, a algorithm) (keyID string, err error) {
+func (is *issuer) verifySignature(ctx context.Context, t *unverified, a algorithm) (by *key, err error) {
 	set := is.ring.set.Load()
-	said, keyID := set.verify(t, a)
+	said, by := set.verify(t, a)
 	// A token without kid, of an issuer whose only key has changed, looks forged until the new one is here.
 	if is.remote != nil && (said == unknownKey || said == forged && !t.hasKid) {
 		now, failed := is.remote.newer(ctx, set)
 		if now == nil {
-			return "", stream.Errorf(stream.Unavailable, "the keys of the token's issuer can't be had now")
+			return nil, stream.Errorf(stream.Unavailable, "the keys of the token's issuer can't be had now")
 		}
 		if now != set {
-			said, keyID = now.verify(t, a)
+			said, by = now.verify(t, a)
 		}
 		if said == unknownKey && failed {
-			return "", stream.Errorf(stream.Unavailable, "the token's key isn't known, and its issuer can't be asked now")
+			return nil, stream.Errorf(stream.Unavailable, "the token's key isn't known, and its issuer can't be asked now")
 		}
 	}
 	switch said {
 	case verified:
-		return keyID, nil
+		return by, nil
 	case forged:
-		return "", refusal("has a signature that doesn't hold")
+		return nil, refusal("has a signature that doesn't hold")
 	case ambiguous:
-		return "", refusal("names no key (kid), and its issuer has many")
+		return nil, refusal("names no key (kid), and its issuer has many")
 	default:
-		return "", refusal("is signed with a key that its issuer doesn't have (kid)")
+		return nil, refusal("is signed with a key that its issuer doesn't have (kid)")
 	}
+}
+
+// stands returns an error for what was good unless the issuer still has the key that said so.
+func (is *issuer) stands(ctx context.Context, print fingerprint) error {
+	set := is.ring.set.Load()
+	if set.has(print) {
+		return nil
+	}
+	failed := false
+	if is.remote != nil {
+		if set, failed = is.remote.newer(ctx, set); set.has(print) {
+			return nil
+		}
+	}
+	if failed {
+		return stream.Errorf(stream.Unavailable, "the keys of the ticket's issuer can't be had now")
+	}
+	return refusal("was signed with a key that its issuer no longer has")
 }
 
 // claimsRefusal says the first thing that is wrong with the claims.

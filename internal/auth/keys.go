@@ -27,6 +27,22 @@ type key struct {
 	id       string   // its kid; "" where the source gives none
 	verifies []string // the names of the algorithms that it may verify; never empty
 	material any      // *rsa.PublicKey, *ecdsa.PublicKey, ed25519.PublicKey or, for HS*, []byte
+	print    fingerprint
+}
+
+// fingerprint tells keys apart.
+type fingerprint [16]byte
+
+func fingerprintOf(material any) (print fingerprint, err error) {
+	raw, secret := material.([]byte)
+	if !secret {
+		if raw, err = x509.MarshalPKIXPublicKey(material); err != nil {
+			return print, err
+		}
+	}
+	sum := sha256.Sum256(raw)
+	copy(print[:], sum[:])
+	return print, nil
 }
 
 // newKey returns a key for those of an issuer's algorithms that it fits. only, unless empty, is the one that the key itself
@@ -35,7 +51,7 @@ func newKey(id string, material any, only string, algs []algorithm) (key, error)
 	k := key{id: id, material: material}
 	var why error
 	for _, a := range algs {
-		if only != "" && only != a.name && only != a.method.Alg() {
+		if only != "" && only != a.name && only != a.method.Alg() && !(only == "Ed25519" && a.method.Alg() == "EdDSA") {
 			why = errors.Join(why, fmt.Errorf("is for %q alone, not for %s", only, a.name))
 		} else if err := a.takes(material); err != nil {
 			why = errors.Join(why, fmt.Errorf("%s %w", a.name, err))
@@ -45,6 +61,10 @@ func newKey(id string, material any, only string, algs []algorithm) (key, error)
 	}
 	if len(k.verifies) == 0 {
 		return key{}, errors.New(strings.ReplaceAll(why.Error(), "\n", "; "))
+	}
+	var err error
+	if k.print, err = fingerprintOf(material); err != nil {
+		return key{}, err
 	}
 	return k, nil
 }
@@ -84,9 +104,9 @@ const (
 
 // verify holds a token's signature against the keys that its kid may mean. A key without an id may always be meant, and
 // every key by a token without kid.
-func (s *keySet) verify(t *unverified, a algorithm) (verdict, string) {
+func (s *keySet) verify(t *unverified, a algorithm) (verdict, *key) {
 	if s == nil {
-		return unknownKey, ""
+		return unknownKey, nil
 	}
 	tried := 0
 	for i := range s.keys {
@@ -95,16 +115,21 @@ func (s *keySet) verify(t *unverified, a algorithm) (verdict, string) {
 			continue
 		}
 		if tried++; tried > 2*maxUnnamed {
-			return ambiguous, ""
+			return ambiguous, nil
 		}
 		if a.method.Verify(t.signed, t.signature, k.material) == nil {
-			return verified, k.id
+			return verified, k
 		}
 	}
 	if tried == 0 {
-		return unknownKey, ""
+		return unknownKey, nil
 	}
-	return forged, ""
+	return forged, nil
+}
+
+// has reports whether there is a key of some fingerprint.
+func (s *keySet) has(print fingerprint) bool {
+	return s != nil && slices.ContainsFunc(s.keys, func(k key) bool { return k.print == print })
 }
 
 // ring holds an issuer's keys while they change. Its zero value holds none.
@@ -169,16 +194,16 @@ func (f *keyFile) take(raw []byte) error {
 }
 
 func readKeyFile(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err != nil { // before it is opened: that waits for whoever writes into a pipe
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: isn't a file that can be read again", path)
+	}
 	file, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer file.Close()
-	if info, err := file.Stat(); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: isn't a file that can be read again", path)
-	}
 	raw, err := io.ReadAll(io.LimitReader(file, maxKeysBytes+1))
 	if err == nil && len(raw) > maxKeysBytes {
 		err = fmt.Errorf("%s: is larger than %d bytes", path, maxKeysBytes)
@@ -203,6 +228,7 @@ func parseSecret(raw []byte, algs []algorithm) (*keySet, error) {
 // parsePEM reads public keys and certificates. Whatever else a file holds makes it one that was meant for another use.
 func parsePEM(raw []byte, algs []algorithm) (*keySet, error) {
 	var keys []key
+	begun := bytes.Count(raw, []byte("-----BEGIN")) // the decoder passes over what is malformed
 	for n := 1; ; n++ {
 		var block *pem.Block
 		if block, raw = pem.Decode(raw); block == nil {
@@ -218,7 +244,7 @@ func parsePEM(raw []byte, algs []algorithm) (*keySet, error) {
 		}
 		keys = append(keys, k)
 	}
-	if len(keys) == 0 || bytes.Contains(raw, []byte("-----BEGIN")) {
+	if len(keys) == 0 || len(keys) != begun {
 		return nil, errors.New("isn't PEM with public keys or certificates")
 	}
 	return newKeySet(keys)

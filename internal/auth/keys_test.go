@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -72,9 +73,11 @@ func TestWrongSettings(t *testing.T) {
 
 		"no such file":    {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = filepath.Join(t.TempDir(), "gone") })}, []string{"auth.issuers[0].publicKeyFile:"}},
 		"a folder":        {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = t.TempDir() })}, []string{"auth.issuers[0].publicKeyFile:"}},
-		"a pipe":          {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = "/dev/null" })}, []string{"auth.issuers[0].publicKeyFile:"}},
+		"a device":        {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = "/dev/null" })}, []string{"auth.issuers[0].publicKeyFile:"}},
 		"a huge file":     {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, strings.Repeat("x", 2<<20)) })}, []string{"auth.issuers[0].publicKeyFile:", "larger"}},
 		"not PEM":         {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, "secret stuff") })}, []string{"auth.issuers[0].publicKeyFile:", "PEM"}},
+		"a pipe":          {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = pipe(t) })}, []string{"auth.issuers[0].publicKeyFile:"}},
+		"PEM spoilt":      {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, strings.Replace(r.pem(t), "M", "%", 1)+r.pem(t)) })}, []string{"PEM"}},
 		"PEM cut off":     {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, r.pem(t)+r.pem(t)[:90]) })}, []string{"PEM"}},
 		"a private key":   {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, r.pem(t)+privatePEM) })}, []string{"key 2", "private"}},
 		"a small key":     {[]Issuer{but(func(is *Issuer) { is.PublicKeyFile = file(t, small.pem(t)) })}, []string{"2048", "has 1024"}},
@@ -318,4 +321,12 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// pipe is one that nobody writes into.
+func pipe(t testing.TB) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "pipe")
+	must(t, syscall.Mkfifo(name, 0o600))
+	return name
 }

@@ -3,6 +3,7 @@ package auth
 import (
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 )
@@ -22,8 +23,11 @@ func (r Revocation) Key() string {
 	if r.TokenID != "" {
 		what, name = "token", r.TokenID
 	}
-	key, _ := json.Marshal([]string{what, r.Issuer, name}) // strings
-	return string(key)
+	var key strings.Builder
+	e := json.NewEncoder(&key)
+	e.SetEscapeHTML(false) // as anybody else would write it
+	_ = e.Encode([]string{what, r.Issuer, name})
+	return strings.TrimSuffix(key.String(), "\n")
 }
 
 // Covers reports whether r takes back the token of an identity. A token that doesn't say when it was issued is taken for
@@ -66,8 +70,9 @@ type revocations struct {
 // ErrManyRevocations says that no more can be kept.
 var ErrManyRevocations = errors.New("more than a million revocations hold; change the issuer's keys instead")
 
-// Revoke has tokens refused from now on. It ends no stream: that is for who has them.
-func (a *Access) Revoke(r Revocation) error { return a.revoked.add(r, a.now()) }
+// Revoke has tokens refused from now on, and returns what holds of that key: of two revocations the later At and the later
+// Until. It ends no stream: that is for who has them.
+func (a *Access) Revoke(r Revocation) (holds Revocation, err error) { return a.revoked.add(r, a.now()) }
 
 // Revoked reports whether an identity's token was taken back.
 func (a *Access) Revoked(who *Identity) bool { return a.revoked.has(who) }
@@ -82,11 +87,19 @@ func (a *Access) Restore(key string) {
 // Now is the time that tokens are held against.
 func (a *Access) Now() time.Time { return a.now() }
 
-func (rs *revocations) add(r Revocation, now time.Time) error {
+func (rs *revocations) add(r Revocation, now time.Time) (Revocation, error) {
 	rs.mu.Lock()
 	defer rs.mu.Unlock()
+	if had, ok := rs.byKey[r.Key()]; ok {
+		if had.At.After(r.At) {
+			r.At = had.At
+		}
+		if had.Until.After(r.Until) {
+			r.Until = had.Until
+		}
+	}
 	if !now.Before(r.Until) {
-		return nil
+		return r, nil
 	}
 	if now.Sub(rs.swept) > time.Minute || len(rs.byKey) >= maxRevocations {
 		rs.swept = now
@@ -97,13 +110,13 @@ func (rs *revocations) add(r Revocation, now time.Time) error {
 		}
 	}
 	if len(rs.byKey) >= maxRevocations {
-		return ErrManyRevocations
+		return r, ErrManyRevocations
 	}
 	if rs.byKey == nil {
 		rs.byKey = map[string]Revocation{}
 	}
 	rs.byKey[r.Key()] = r
-	return nil
+	return r, nil
 }
 
 // has reports whether an identity's token was revoked.

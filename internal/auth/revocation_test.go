@@ -20,6 +20,7 @@ func TestWhatARevocationTakesBack(t *testing.T) {
 		"the subject":                     {Revocation{Subject: "user-1", At: noon()}, true},
 		"the subject of its issuer":       {Revocation{Subject: "user-1", Issuer: issuerName, At: noon()}, true},
 		"the subject, issued at the time": {Revocation{Subject: "user-1", At: noon().Add(-time.Minute)}, true},
+		"the subject, by a fast clock":    {Revocation{Subject: "user-1", At: noon().Add(-time.Minute - 30*time.Second)}, true},
 		"the subject, issued later":       {Revocation{Subject: "user-1", At: noon().Add(-2 * time.Minute)}, false},
 		"another subject":                 {Revocation{Subject: "user-2", At: noon()}, false},
 		"an id that is its subject":       {Revocation{TokenID: "user-1"}, false},
@@ -30,7 +31,7 @@ func TestWhatARevocationTakesBack(t *testing.T) {
 			token := d.token(t)
 			ticket, who := d.ticket(t, token), d.mustAdmit(t, token).Identity()
 			tt.r.Until = until
-			if err := d.Revoke(tt.r); err != nil {
+			if _, err := d.Revoke(tt.r); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := d.AdmitToken(t.Context(), token); (err == ErrRevoked) != tt.want {
@@ -54,7 +55,7 @@ func TestASubjectsTokenThatDoesntSayWhenItWasIssuedIsOld(t *testing.T) {
 	d := newDoor(t, nil)
 	c := goodClaims()
 	delete(c, "iat")
-	if err := d.Revoke(Revocation{Subject: "user-1", At: noon(), Until: noon().Add(time.Hour)}); err != nil {
+	if _, err := d.Revoke(Revocation{Subject: "user-1", At: noon(), Until: noon().Add(time.Hour)}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := d.AdmitToken(t.Context(), d.signer.token(t, c)); err != ErrRevoked {
@@ -65,15 +66,15 @@ func TestASubjectsTokenThatDoesntSayWhenItWasIssuedIsOld(t *testing.T) {
 func TestRevocationsAreForgottenAtTheirTime(t *testing.T) {
 	var rs revocations
 	for i := range 100 {
-		if err := rs.add(Revocation{TokenID: fmt.Sprint(i), Until: noon().Add(time.Duration(i) * time.Minute)}, noon().Add(-time.Hour)); err != nil {
+		if _, err := rs.add(Revocation{TokenID: fmt.Sprint(i), Until: noon().Add(time.Duration(i) * time.Minute)}, noon().Add(-time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_ = rs.add(Revocation{TokenID: "new", Until: noon().Add(time.Hour * 5)}, noon().Add(50*time.Minute+time.Second))
+	_, _ = rs.add(Revocation{TokenID: "new", Until: noon().Add(time.Hour * 5)}, noon().Add(50*time.Minute+time.Second))
 	if n := len(rs.byKey); n != 50 {
 		t.Errorf("%d are kept, want 50", n)
 	}
-	_ = rs.add(Revocation{TokenID: "over", Until: noon()}, noon())
+	_, _ = rs.add(Revocation{TokenID: "over", Until: noon()}, noon())
 	if rs.has(&Identity{TokenID: "over"}) || rs.has(&Identity{}) {
 		t.Error("one that is over, or about nobody, holds")
 	}
@@ -92,5 +93,26 @@ func TestARevocationIsReadBack(t *testing.T) {
 		if _, err := ParseRevocation([]byte(bad)); err == nil {
 			t.Errorf("%q is read", bad)
 		}
+	}
+}
+
+// TestALaterRevocationNeverTakesLessBack: two replicas, or two people, may revoke the same.
+func TestALaterRevocationNeverTakesLessBack(t *testing.T) {
+	d := newDoor(t, nil)
+	late := Revocation{Subject: "user-1", At: noon(), Until: noon().Add(24 * time.Hour)}
+	for _, r := range []Revocation{
+		late, {Subject: "user-1", At: noon().Add(-time.Hour), Until: noon().Add(48 * time.Hour)},
+		{Subject: "user-1", At: noon().Add(-time.Hour), Until: noon().Add(time.Minute)},
+	} {
+		holds, err := d.Revoke(r)
+		if err != nil || !holds.At.Equal(noon()) || holds.Until.Before(late.Until) {
+			t.Errorf("what holds is %+v, %v", holds, err)
+		}
+		if _, err := d.AdmitToken(t.Context(), d.token(t)); err != ErrRevoked {
+			t.Errorf("after %+v: %v", r, err)
+		}
+	}
+	if got := (Revocation{Subject: "a&b<c>"}).Key(); got != `["subject","","a&b<c>"]` {
+		t.Errorf("the key is %s", got)
 	}
 }

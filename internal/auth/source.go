@@ -30,6 +30,11 @@ func (a *Access) credentialOf(r *http.Request) (c credential, err error) {
 	if c.token, err = subprotocolToken(r.Header); c.token != "" || err != nil {
 		return c, err
 	}
+	for _, name := range []string{QueryToken, QueryTicket} {
+		if len(query[name]) > 1 {
+			return c, stream.Errorf(stream.Unauthorized, "%s is given more than once", name)
+		}
+	}
 	if a.cfg.Query {
 		if c.token = query.Get(QueryToken); c.token != "" {
 			return c, nil
@@ -105,8 +110,12 @@ func (a *Access) ownPage(r *http.Request) bool {
 	return SameHost(origin, r)
 }
 
-// SameHost reports whether an Origin header is of the host that a request is for.
+// SameHost reports whether an Origin header is of the host that a request is for. The gateway doesn't know by which scheme
+// it was reached; a browser does, and says whether the origins are the same (Fetch Metadata, Sec-Fetch-Site).
 func SameHost(origin string, r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
+		return false
+	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)
 }

@@ -69,7 +69,7 @@ func parseTemplates(list []string) (ts []template, err error) {
 	return ts, nil
 }
 
-var errTooManyValues = errors.New("its claims stand for too many values")
+var errTooManyValues = errors.New("its rules and claims come to too many values")
 
 // values returns what t comes to with some claims: nothing if one isn't there, is empty, or can't stand in a text.
 func (t template) values(claims map[string]any) ([]string, error) {

@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -38,7 +37,7 @@ type sealer struct {
 }
 
 func newSealer(path string) (*sealer, error) {
-	raw, err := os.ReadFile(path)
+	raw, err := readKeyFile(path)
 	if err != nil {
 		return nil, err
 	}
@@ -103,11 +102,13 @@ type Ticket struct {
 	Expires time.Time
 }
 
-// ticketBody is what is sealed in one: the token's claims, so that the grant is made anew with the policies as they are.
+// ticketBody is what is sealed in one: the token's claims, so that the grant is made anew with the policies as they are,
+// and what its key is known by, so that it ends with the key.
 type ticketBody struct {
-	Claims map[string]any `json:"c"`
-	Until  int64          `json:"u"` // Unix seconds
-	Topics []string       `json:"t,omitempty"`
+	Claims json.RawMessage `json:"c"` // as they came: a number that is written otherwise may mean something else
+	Key    []byte          `json:"k"` // a fingerprint
+	Until  int64           `json:"u"` // Unix seconds
+	Topics []string        `json:"t,omitempty"`
 }
 
 // Ticket returns a ticket for a grant, good for some of its topics, or for all if none are named. Errors are
@@ -129,7 +130,7 @@ func (a *Access) Ticket(g *Grant, topics []string) (t Ticket, err error) {
 	if t.Expires.After(g.who.Ends) {
 		t.Expires = g.who.Ends.Truncate(time.Second)
 	}
-	t.Text, err = seal(a.tickets.tickets[0], ticketBody{g.token.Claims, t.Expires.Unix(), topics})
+	t.Text, err = seal(a.tickets.tickets[0], ticketBody{g.token.raw, g.token.print[:], t.Expires.Unix(), topics})
 	if err == nil && len(t.Text) > maxTicketBytes {
 		err = stream.Errorf(stream.TooLarge, "the token's claims and the topics are too many for a ticket, which stands in an address")
 	}
@@ -173,18 +174,21 @@ func (a *Access) redeem(r *http.Request, sealed string) (*Grant, error) {
 	if !ok {
 		return nil, errBadTicket
 	}
-	t, body, err := readTicket(plain)
+	u, body, err := readTicket(plain)
 	if err != nil {
 		return nil, errBadTicket
 	}
-	is := a.verifier.issuers[t.Issuer]
+	is := a.verifier.issuers[u.named.Issuer]
 	if is == nil {
 		return nil, refusal("comes from an issuer that isn't one of this gateway's (iss)")
 	}
-	now := a.now()
-	if !now.Before(t.Expires.Add(is.skew)) {
-		return nil, refusal("has expired (exp)")
+	if err := is.claims.Validate(u.named); err != nil {
+		return nil, claimsRefusal(u.named, err)
 	}
+	if err := is.stands(r.Context(), fingerprint(body.Key)); err != nil {
+		return nil, err
+	}
+	t, now := newToken(u), a.now()
 	fresh := now.Before(time.Unix(body.Until, 0))
 	if !fresh && !a.inSession(r, t, now) {
 		return nil, ErrTicketExpired
@@ -198,27 +202,18 @@ func (a *Access) redeem(r *http.Request, sealed string) (*Grant, error) {
 }
 
 // readTicket reads what was sealed, and is ours therefore.
-func readTicket(plain []byte) (*Token, ticketBody, error) {
-	var body ticketBody
+func readTicket(plain []byte) (u *unverified, body ticketBody, err error) {
 	if err := json.Unmarshal(plain, &body); err != nil {
 		return nil, body, err
 	}
-	all, err := readObject(plain) // which keeps whole numbers as they were
-	if err != nil {
+	if len(body.Key) != len(fingerprint{}) {
+		return nil, body, errors.New("has no key")
+	}
+	u = &unverified{raw: body.Claims}
+	if u.claims, err = readObject(u.raw); err != nil {
 		return nil, body, err
 	}
-	claims, ok := all["c"].(map[string]any)
-	if !ok {
-		return nil, body, errNotObject
-	}
-	u := &unverified{claims: claims}
-	if err := u.readClaims(); err != nil {
-		return nil, body, err
-	}
-	if u.named.ExpiresAt == nil {
-		return nil, body, errors.New("has no exp")
-	}
-	return newToken(u), body, nil
+	return u, body, u.readClaims()
 }
 
 // inSession reports whether a request has the cookie that goes with a ticket.

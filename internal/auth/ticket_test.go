@@ -1,6 +1,8 @@
 package auth
 
 import (
+	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -86,6 +88,54 @@ func TestATicketEndsWithItsToken(t *testing.T) {
 	ticket, err := d.Ticket(d.mustAdmit(t, d.token(t, "exp", noon().Add(10*time.Second).Unix())), nil)
 	if err != nil || !ticket.Expires.Equal(noon().Add(10*time.Second)) {
 		t.Errorf("%+v, %v", ticket, err)
+	}
+}
+
+// TestATicketSaysWhatItsTokenSays, letter for letter: a number that is written otherwise could stand for another key.
+func TestATicketSaysWhatItsTokenSays(t *testing.T) {
+	d := newDoor(t, nil)
+	claims := `{"iss":"` + issuerName + `","aud":"` + audience + `","sub":"ann","exp":` + fmt.Sprint(noon().Add(time.Hour).Unix()) +
+		`,"level":5.0,"huge":1e20,"tag":"<a&b>","streamgw":{"subscribe":[{"topic":"a","keys":["{level}","{huge}","{tag}"]}]}}`
+	token := d.signer.raw(t, `{"alg":"HS256"}`, claims)
+	g, err := d.Admit(request("/?ticket=" + d.ticket(t, token)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]bool{"5": false, "<a&b>": true} {
+		if of, as := mayReadKey(d.mustAdmit(t, token), "a", key, ""), mayReadKey(g, "a", key, ""); of != want || as != want {
+			t.Errorf("key %q: the token reads it: %v, the ticket: %v", key, of, as)
+		}
+	}
+}
+
+// TestATicketEndsWithItsKey, as the token does, and with what the issuer may sign for.
+func TestATicketEndsWithItsKey(t *testing.T) {
+	var path string
+	d := newDoor(t, func(c *Config) { path = c.Issuers[0].SecretFile })
+	token := d.token(t, "sub", "ann", "streamgw", allOf("a"))
+	ticket, cookie := d.ticket(t, token), d.session(t, token)
+	admit := func(a *Access) error {
+		r := request("/?ticket=" + ticket)
+		r.AddCookie(cookie)
+		_, err := a.Admit(r)
+		return err
+	}
+	if err := admit(d.Access); err != nil {
+		t.Fatal(err)
+	}
+	cfg := d.cfg
+	cfg.Issuers[0].Audience = []string{"another"}
+	other, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := admit(other); err == nil || !strings.Contains(err.Error(), "audience") {
+		t.Errorf("for another audience: %v", err)
+	}
+	write(t, path, strings.Repeat("another secret ", 5))
+	d.verifier.files[0].reload(slog.New(slog.DiscardHandler))
+	if err := admit(d.Access); err == nil || !strings.Contains(err.Error(), "no longer has") {
+		t.Errorf("its key is gone: %v", err)
 	}
 }
 

@@ -42,15 +42,32 @@ func (f Filter) Canonical() Filter {
 	return union(f.terms())
 }
 
-// Covers reports whether f wants all that g wants, as far as it can be told from what they say.
+// Covers reports whether f wants all that g wants, as far as it can be told from what they say. Both are canonical.
 func (f Filter) Covers(g Filter) bool {
-	ours := f.Canonical().terms()
-	for _, t := range g.terms() {
+	ours := f.parts()
+	for _, t := range g.parts() {
 		if !slices.ContainsFunc(ours, func(o Filter) bool { return o.covers(t) }) {
 			return false
 		}
 	}
 	return true
+}
+
+// parts is terms for a canonical filter, which has them as they are.
+func (f Filter) parts() (parts []Filter) {
+	switch {
+	case f.nothing:
+		return nil
+	case len(f.Any) == 0:
+		return []Filter{f}
+	}
+	for _, g := range f.Any {
+		if len(f.Where) > 0 {
+			g.Where = sortedPredicates(slices.Concat(f.Where, g.Where))
+		}
+		parts = append(parts, g)
+	}
+	return parts
 }
 
 // terms returns filters without Any that together want what f wants. They are canonical.

@@ -39,12 +39,12 @@ func (f Filter) appendText(b []byte) []byte {
 	}
 	for _, list := range [][]string{f.Keys, f.Types} {
 		for _, s := range list {
-			b = strconv.AppendQuote(b, s)
+			b = appendQuoted(b, s)
 		}
 		b = append(b, '/')
 	}
 	for _, p := range f.Where {
-		b = strconv.AppendQuote(b, p.String())
+		b = appendQuoted(b, p.String())
 	}
 	for _, g := range f.Any {
 		b = append(b, '(')
@@ -53,6 +53,10 @@ func (f Filter) appendText(b []byte) []byte {
 	}
 	return b
 }
+
+// appendQuoted is [strconv.AppendQuote], which makes room for no more than it needs: of thousands of keys each would move
+// all before it.
+func appendQuoted(b []byte, s string) []byte { return strconv.AppendQuote(slices.Grow(b, len(s)+2), s) }
 
 // Match reports whether f wants m.
 func (f Filter) Match(m *Message) bool { return f.Matches(m, m.EventType) }
