@@ -15,13 +15,9 @@ func newAccess(c Config, log *slog.Logger, registry prometheus.Registerer) (*aut
 	if err != nil {
 		return nil, err
 	}
-	skew := c.Auth.ClockSkew
-	if skew == 0 {
-		skew = -1 // none, which isn't the default
-	}
 	access, err := auth.New(auth.Config{
 		Mode: auth.Mode(c.Auth.Mode), Issuers: c.Auth.Issuers, Policies: c.Auth.Policies, Expressions: expressions,
-		Verifier: auth.VerifierConfig{ClockSkew: skew, Log: log, Registry: registry},
+		Verifier: auth.VerifierConfig{ClockSkew: c.Auth.ClockSkew, Log: log, Registry: registry},
 		Query:    c.Auth.Query, Cookie: c.Auth.Cookie, Origins: c.CORS.Origins, TicketSecretFile: c.Auth.TicketSecretFile,
 	})
 	if err != nil {

@@ -256,13 +256,16 @@ func (l *loader) scalar(v *yaml.Node, at string, s setting) {
 			l.problem(t, at+s.path, "must be a single value")
 			return
 		}
-		if t.Tag == "!!null" {
-			continue // as if it weren't there
-		}
 		expanded, unset := expand(t.Value, l.env)
-		if unset != "" {
+		switch null := t.Tag == "!!null"; {
+		case unset != "":
 			l.problem(t, at+s.path, "${%s} is not set in the environment", unset)
 			return
+		case s.bounds && (null || expanded == ""):
+			l.problem(t, at+s.path, "has no value; leave it out where nothing is to be restricted")
+			return
+		case null:
+			continue // as if it weren't there
 		}
 		parts = append(parts, expanded)
 	}

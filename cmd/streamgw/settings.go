@@ -15,6 +15,7 @@ type setting struct {
 	value  value  // where it goes
 	help   string // what it does, for --help and the docs
 	secret bool   // has no flag: other users of the machine can read a command line
+	bounds bool   // restricts who may do what, so that the file may not give it without a value: that would be no restriction
 }
 
 // env returns the setting's environment variable.
@@ -55,7 +56,7 @@ func settings(c *Config) []setting {
 	}, kafkaSettings(&c.Kafka), []setting{
 		{path: "auth.mode", value: choice{&c.Auth.Mode, []string{"jwt", "none"}},
 			help: "who may read and write: jwt, whoever has a token of one of auth.issuers; none, everyone. It must be said"},
-		{path: "auth.clockSkew", value: pause{&c.Auth.ClockSkew},
+		{path: "auth.clockSkew", value: skew{&c.Auth.ClockSkew},
 			help: "how far an issuer's clock may be off: a token is let in that much longer, and earlier"},
 		{path: "auth.query", value: boolean{&c.Auth.Query},
 			help: "take tokens from ?access_token= too; addresses end up in logs of proxies, so tickets are better"},
@@ -159,7 +160,7 @@ func issuerSettings(is *auth.Issuer) []setting {
 			help: "what this gateway is called in aud; one of them must be there"},
 		{path: "algorithms", value: list{&is.Algorithms, anything},
 			help: "what its tokens may be signed with: HS, RS, PS, ES with 256, 384, 512, or EdDSA; HS256 with secretFile, else it must be said"},
-		{path: "clockSkew", value: pause{&is.ClockSkew},
+		{path: "clockSkew", value: skew{&is.ClockSkew},
 			help: "its own auth.clockSkew"},
 		{path: "secretFile", value: text{&is.SecretFile},
 			help: "file with a secret, for HS"},
@@ -177,7 +178,7 @@ func issuerSettings(is *auth.Issuer) []setting {
 // policySettings returns the rows of one entry of auth.policies.
 func policySettings(p *auth.Policy) []setting {
 	return []setting{
-		{path: "when", value: text{&p.When},
+		{path: "when", value: text{&p.When}, bounds: true,
 			help: "CEL over claims, such as claims.role == \"ops\"; the rules are for tokens of which it is true. Default: for every good token"},
 	}
 }
@@ -187,13 +188,13 @@ func readRuleSettings(r *auth.ReadRule) []setting {
 	return []setting{
 		{path: "topic", value: text{&r.Topic},
 			help: "topics that may be read, by name or pattern"},
-		{path: "keys", value: texts{&r.Keys},
+		{path: "keys", value: texts{&r.Keys}, bounds: true,
 			help: "record keys that may be read; {sub} stands for the claim. Default: all; an empty list: none"},
-		{path: "types", value: texts{&r.Types},
+		{path: "types", value: texts{&r.Types}, bounds: true,
 			help: "event types that may be read, the same way"},
-		{path: "filter", value: text{&r.Filter},
+		{path: "filter", value: text{&r.Filter}, bounds: true,
 			help: "CEL over event, key, type, headers, topic, partition, offset, timestamp and claims; what it fails for may not be read"},
-		{path: "history", value: age{&r.History},
+		{path: "history", value: age{&r.History}, bounds: true,
 			help: "how far back may be read; 0s: nothing from before the subscription. Default: as far as Kafka has it"},
 	}
 }
@@ -203,9 +204,9 @@ func writeRuleSettings(w *auth.WriteRule) []setting {
 	return []setting{
 		{path: "topic", value: text{&w.Topic},
 			help: "topics that may be published to, by name or pattern"},
-		{path: "source", value: text{&w.Source},
+		{path: "source", value: text{&w.Source}, bounds: true,
 			help: "what an event's source must be; {sub} stands for the claim. Default: anything"},
-		{path: "key", value: text{&w.Key},
+		{path: "key", value: text{&w.Key}, bounds: true,
 			help: "what the record's key must be, the same way"},
 	}
 }

@@ -249,6 +249,23 @@ func (v duration) Type() string { return "duration" }
 // pause is a duration that may be none.
 type pause struct{ to *time.Duration }
 
+// skew is a pause for whose owner none is below zero, and zero means another's.
+type skew struct{ to *time.Duration }
+
+func (v skew) Set(s string) error {
+	err := (pause(v)).Set(s)
+	if err == nil && *v.to == 0 {
+		*v.to = -1
+	}
+	return err
+}
+
+func (v skew) String() string {
+	d := max(0, *v.to)
+	return pause{&d}.String()
+}
+func (v skew) Type() string { return "duration" }
+
 func (v pause) Set(s string) error {
 	if d, err := time.ParseDuration(s); err == nil && d == 0 {
 		*v.to = 0

@@ -24,8 +24,10 @@ type connection struct {
 	pings   *pings                       // nil but for WebSocket
 	ends    atomic.Int64                 // when its token does, in Unix nanoseconds; may be brought forward from any goroutine
 	lease   *lease                       // nil: nothing ends it
-	spoke   time.Time                    // when something was written last, but for what a round has beside a heartbeat
-	out     outgoing
+	// hastened says that the lease is due earlier than the driver was told.
+	hastened bool
+	spoke    time.Time // when something was written last, but for what a round has beside a heartbeat
+	out      outgoing
 
 	oneFeed   [1]*feed // feeds, of most
 	transport *transportMetrics

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/goodgo/streamgw/internal/auth"
@@ -51,6 +52,7 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 	}
 	out := g.newStreamWriter(w, r)
 	l := g.newLoop(transport, f, out)
+	out.ends = &l.ends
 	feed := &feed{frames: f}
 	if err := g.subscribe(r.Context(), &l.connection, feed, req); err != nil {
 		g.refuse(w, r, err)
@@ -145,6 +147,7 @@ type streamWriter struct {
 	rc      *http.ResponseController
 	timeout time.Duration
 	killed  context.Context // nothing is written once it is done
+	ends    *atomic.Int64   // see writePieces; nil: never
 	http2   bool
 }
 
@@ -165,7 +168,10 @@ func (s *streamWriter) open(mediaType string) {
 const piece = 64 << 10
 
 func (s *streamWriter) write(b []byte) error {
-	for len(b) > 0 {
+	for first := true; len(b) > 0; first = false {
+		if !first && s.ends != nil && time.Now().UnixNano() >= s.ends.Load() {
+			return errExpired // as in writePieces
+		}
 		n := min(len(b), piece)
 		if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
 			return err

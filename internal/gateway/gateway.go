@@ -179,12 +179,16 @@ func newGateway(cfg Config, hubs hubs, topics stream.Topics, access *auth.Access
 // errDraining is what clients are told when the gateway stops. A stream that ends by it isn't a failure.
 var errDraining = stream.Errorf(stream.Unavailable, "this gateway is shutting down; another one, or a moment later, will do")
 
-// enter counts a stream in, unless the gateway is stopping or the stream is over a limit. leave counts it out.
+// enter counts a stream in, unless the gateway is stopping, doesn't know yet whom to refuse, or the stream is over a limit.
+// leave counts it out.
 func (g *Gateway) enter(r *http.Request) (visit, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.draining.Err() != nil {
 		return visit{}, errDraining
+	}
+	if g.cfg.Revocations != "" && !g.following.known.Load() {
+		return visit{}, errNotKnown
 	}
 	v, err := g.limiter.enter(networkOf(r))
 	if err == nil {

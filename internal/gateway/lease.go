@@ -53,6 +53,7 @@ func (c *connection) admit(grant *auth.Grant) {
 	l.who.Store(grant.Identity())
 	c.g.leases.add(l) // before renew asks whether it was revoked: who revokes it later finds it
 	c.renew(grant.Identity())
+	c.hastened = false // nobody has been told of another time
 }
 
 // renew has the connection go on for a token. The notice comes some time before its end, but not before half of its time.
@@ -60,8 +61,10 @@ func (c *connection) admit(grant *auth.Grant) {
 func (c *connection) renew(who *auth.Identity) {
 	l, now := c.lease, time.Now()
 	l.who.Store(who)
+	before := c.due()
 	c.ends.Store(nanoseconds(who.Ends))
 	l.notice, l.told, l.nobody = who.Ends.Add(-min(c.g.cfg.ExpiryNotice, who.Ends.Sub(now)/2)), false, false
+	c.hastened = c.due().Before(before)
 	if l.over.Load() != nil || c.g.access.Revoked(who) {
 		l.revoke()
 	}
@@ -146,19 +149,20 @@ func (ls *leases) each(f func(*lease)) {
 	}
 }
 
-// owner names the subject of a grant among all issuers' subjects, "" if there is none.
+// owner names the subject of a grant among all issuers' subjects, "" where no token is needed. One without a subject is
+// as good as its id, and without that as its issuer.
 func owner(who *auth.Identity) string {
-	if who == nil || who.Subject == "" {
+	switch {
+	case who == nil:
 		return ""
+	case who.Subject == "":
+		return who.Issuer + "\x00\x00" + who.TokenID
 	}
 	return who.Issuer + "\x00" + who.Subject
 }
 
 // restrict bounds a request to what a grant lets be read. An error says that nothing of what it asks for may be.
 func (r *request) restrict(grant *auth.Grant) error {
-	if grant.Identity() == nil {
-		return nil
-	}
 	now := time.Now()
 	bounds, some := make([]fanout.Bound, len(r.Topics)), false
 	for i, t := range r.Topics {
@@ -174,7 +178,7 @@ func (r *request) restrict(grant *auth.Grant) error {
 	}
 	r.Owner = owner(grant.Identity())
 	if r.Bounds = nil; some {
-		r.Bounds = bounds
+		r.Bounds, r.at = bounds, now
 	}
 	return nil
 }

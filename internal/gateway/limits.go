@@ -29,8 +29,8 @@ type Limits struct {
 	// ConnectRate bounds the streams that one address opens in a second, after a first burst of ten seconds' worth.
 	ConnectRate float64
 
-	// TrustedProxies are the proxies whose word is taken on who the client is. The rightmost address of X-Forwarded-For that isn't one
-	// of theirs is the client's.
+	// TrustedProxies are the proxies whose word is taken on who the client is. The rightmost address of X-Forwarded-For
+	// that isn't one of theirs is the client's.
 	TrustedProxies []netip.Prefix
 
 	// Forwarded takes that from the Forwarded header (RFC 7239) instead: for proxies that write this one. A proxy passes
@@ -226,7 +226,9 @@ func forwardedFor(element string) string {
 		if at, err := netip.ParseAddrPort(value); err == nil {
 			return at.Addr().String()
 		}
-		return strings.Trim(value, "[]")
+		if value = strings.Trim(value, "[]"); value != "" {
+			return value
+		}
 	}
-	return "unknown"
+	return "unknown" // of an empty one the look-out for the client would go on to what the client has written
 }

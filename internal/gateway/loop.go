@@ -46,9 +46,14 @@ func (l *loop) send(ctx context.Context, out *outgoing) (all bool, err error) {
 
 // run serves the connection until it ends, and returns why: errClientGone, errDraining, a write's error, or what ended
 // a subscription. The client has been told. Subscriptions are closed.
-func (l *loop) run(ctx context.Context) error {
+func (l *loop) run(ctx context.Context) (err error) {
 	defer l.close()
-	err := l.passes(ctx)
+	defer func() { // a panic is the end of this connection alone
+		if r := recover(); r != nil {
+			err = panicked(r)
+		}
+	}()
+	err = l.passes(ctx)
 	if errors.Is(err, errDraining) {
 		l.restart(ctx)
 	}
@@ -69,6 +74,10 @@ func (l *loop) passes(ctx context.Context) error {
 	for {
 		if err := l.obey(); err != nil {
 			return l.end(ctx, err)
+		}
+		if l.hastened {
+			l.hastened = false
+			heartbeat.Reset(time.Until(l.due()))
 		}
 		more, err := l.pass(ctx)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/fanout"
@@ -17,7 +18,9 @@ const maxFilterValues = 1000
 
 // request is what a client asked of a stream, checked.
 type request struct {
-	fanout.Request // without Format and Wake, which are the transport's
+	fanout.Request // without Format and Waker, which are the transport's
+
+	at time.Time // when what may be read was looked up: Bounds are as far back from here as is granted
 
 	topicField     string // the parameter or member that Topics were taken from
 	positionField  string // the parameter, header or member that From was taken from
@@ -61,7 +64,7 @@ func (g *Gateway) parseRequest(r *http.Request, grant *auth.Grant, sse bool) (re
 		value := query.Get(name)
 		var err error
 		switch name {
-		case "topic", "key", "type", "lastEventId", auth.QueryToken, auth.QueryTicket:
+		case "topic", "key", "type", "lastEventId", auth.QueryToken, auth.QueryTicket: // taken elsewhere
 		case "from":
 			w.from = &value
 		case "format":
@@ -181,6 +184,8 @@ func (g *Gateway) checkTopics(topics []string, field string, grant *auth.Grant) 
 	var unique []string
 	for _, t := range topics {
 		switch {
+		case grant == nil:
+			return nil, errNoAuthYet
 		case t == "":
 			return nil, stream.BadField(field, "is empty")
 		case strings.Contains(t, "*"):
@@ -189,8 +194,6 @@ func (g *Gateway) checkTopics(topics []string, field string, grant *auth.Grant) 
 			return nil, stream.BadField(field, "%q can't be a topic's name", shorten(t))
 		case stream.InternalTopic(t) || !g.cfg.Served(t):
 			return nil, &stream.Error{Kind: stream.NotFound, Field: field, Detail: "there is no topic " + t}
-		case grant == nil:
-			return nil, errNoAuthYet
 		case !grant.MayRead(t):
 			return nil, &stream.Error{Kind: stream.Forbidden, Field: field, Detail: "topic " + t + " may not be read with this token"}
 		}

@@ -56,14 +56,14 @@ func aboutWhom(r *http.Request) (about auth.Revocation, err error) {
 		return about, err
 	}
 	for name := range query {
-		switch value := query.Get(name); name {
-		case "issuer":
+		switch value := query.Get(name); {
+		case name == "issuer":
 			about.Issuer = value
-		case "subject":
+		case name == "subject":
 			about.Subject = value
-		case "tokenId":
+		case name == "tokenId":
 			about.TokenID = value
-		case "until":
+		case name == "until" && r.Method == http.MethodDelete:
 			if about.Until, err = time.Parse(time.RFC3339, value); err != nil {
 				return about, stream.BadField(name, "isn't a time such as 2030-01-31T12:00:00Z (RFC 3339)")
 			}
@@ -96,7 +96,11 @@ func (g *Gateway) serveRevoke(w http.ResponseWriter, r *http.Request) {
 	if revocation.Until.IsZero() {
 		revocation.Until = revocation.At.Add(revokedFor).Truncate(time.Second)
 	}
-	closed, err := g.revoke(revocation)
+	if !revocation.Until.After(revocation.At) {
+		g.refuse(w, r, stream.BadField("until", "is over already"))
+		return
+	}
+	revocation, closed, err := g.revoke(revocation)
 	if err == nil {
 		err = g.publishRevocation(r.Context(), revocation)
 	}
@@ -105,20 +109,20 @@ func (g *Gateway) serveRevoke(w http.ResponseWriter, r *http.Request) {
 			Detail: "the revocation holds on this replica alone, or not at all; send it again"})
 		return
 	}
-	g.cfg.Log.Info("revoked", "issuer", revocation.Issuer, "subject", revocation.Subject, "closed", closed, "until", revocation.Until)
+	g.cfg.Log.Info("revoked", "issuer", revocation.Issuer, "subject", revocation.Subject, "tokenId", revocation.TokenID, "closed", closed, "until", revocation.Until)
 	writeJSON(w, http.StatusOK, map[string]any{"closed": closed, "until": revocation.Until.UTC()})
 }
 
-// revoke has tokens refused, and ends the connections that were opened with them.
-func (g *Gateway) revoke(r auth.Revocation) (closed int, err error) {
-	err = g.access.Revoke(r)
+// revoke has tokens refused, and ends the connections that were opened with them. holds is what other replicas are to be told.
+func (g *Gateway) revoke(r auth.Revocation) (holds auth.Revocation, closed int, err error) {
+	holds, err = g.access.Revoke(r)
 	g.leases.each(func(l *lease) {
 		if r.Covers(l.who.Load()) {
 			l.revoke()
 			closed++
 		}
 	})
-	return closed, err
+	return holds, closed, err
 }
 
 func (g *Gateway) publishRevocation(ctx context.Context, r auth.Revocation) error {
@@ -163,9 +167,11 @@ func (g *Gateway) readRevocations(ctx context.Context) error {
 		return err
 	}
 	woken := make(fanout.Bell, 1)
-	sub, err := g.hubs.subscribe(ctx, fanout.Request{
-		Topics: []string{g.cfg.Revocations}, From: fanout.From{At: stream.Earliest}, Format: -1, Waker: woken,
-	})
+	from := fanout.From{At: stream.Earliest}
+	if at := g.following.at; at != nil { // what was restored since would be revoked again for a while, and the other way round
+		from = fanout.From{Position: at}
+	}
+	sub, err := g.hubs.subscribe(ctx, fanout.Request{Topics: []string{g.cfg.Revocations}, From: from, Format: -1, Waker: woken})
 	if err != nil {
 		return err
 	}
@@ -176,6 +182,8 @@ func (g *Gateway) readRevocations(ctx context.Context) error {
 		for _, item := range batch.Items {
 			if item.Message != nil {
 				g.takeRevocation(item.Message)
+			} else {
+				g.cfg.Log.Error("revocations are lost", "gap", *item.Gap)
 			}
 		}
 		if err != nil {
@@ -184,8 +192,11 @@ func (g *Gateway) readRevocations(ctx context.Context) error {
 		if batch.More {
 			continue
 		}
-		if sub.Progress(); covers(sub.Position(), topic) {
-			g.following.known.Store(true)
+		sub.Progress()
+		if at, err := stream.ParsePosition(sub.Position()); err == nil { // it is of our own making
+			if g.following.at = &at; covers(at, topic) {
+				g.following.known.Store(true)
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -196,11 +207,7 @@ func (g *Gateway) readRevocations(ctx context.Context) error {
 }
 
 // covers reports whether a position is at or behind the end that a topic had.
-func covers(position string, topic stream.Topic) bool {
-	p, err := stream.ParsePosition(position)
-	if err != nil {
-		return false
-	}
+func covers(p stream.Position, topic stream.Topic) bool {
 	at, ok := p.Topic(topic.Name)
 	if !ok {
 		return false
@@ -223,7 +230,7 @@ func (g *Gateway) takeRevocation(m *stream.Message) {
 		err = errors.New("has another key than it should")
 	}
 	if err == nil {
-		_, err = g.revoke(r)
+		_, _, err = g.revoke(r)
 	}
 	if err != nil {
 		g.cfg.Log.Error("a revocation can't be taken over", "topic", m.Topic, "partition", m.Partition, "offset", m.Offset, "error", err)
@@ -234,7 +241,10 @@ func (g *Gateway) takeRevocation(m *stream.Message) {
 type following struct {
 	known atomic.Bool            // all that there was when the gateway began
 	fault atomic.Pointer[string] // why not yet
+	at    *stream.Position       // up to where, once known; the follower's
 }
+
+var errNotKnown = stream.Errorf(stream.Unavailable, "this replica doesn't know yet which tokens were revoked")
 
 // check is one of readiness: a replica that doesn't know what was revoked mustn't let anybody in. Later faults don't make
 // it unready, as those of Kafka don't.

@@ -69,6 +69,7 @@ func TestWhatCantBeRevoked(t *testing.T) {
 	f := faceOf(t, Config{}, newDoor(t, nil).Access)
 	for query, field := range map[string]string{
 		"": "subject", "?subject=a&tokenId=b": "subject", "?subject=": "subject", "?issuer=a": "subject", "?sub=a": "sub", "?subject=a&until=tomorrow": "until",
+		"?subject=a&until=2020-01-31T12:00:00Z": "until",
 	} {
 		if status, answer := f.adminAnswers(t, "DELETE", query); status != 400 || answer["field"] != field {
 			t.Errorf("%q: %d %v", query, status, answer)
@@ -108,24 +109,28 @@ func TestRevocationsReachEveryReplica(t *testing.T) {
 		t.Error("ready before what was revoked is known")
 	}
 	ann, bob := d.token(t, "ann", time.Hour, "orders", "revoked"), d.token(t, "bob", time.Hour, "orders")
-	ws, other := f.dialAs(t, "?topic=orders", ann), f.dialAs(t, "?topic=orders", bob)
-	ws.want(`{"type":"subscribed","position":"P0"}`)
+	wantStatus(t, get(t, f.url+"/v1/events?topic=orders", bearer(ann)...), http.StatusServiceUnavailable, "doesn't know yet")
+	wantStatus(t, get(t, f.url+"/v1/topics", bearer(ann)...), http.StatusServiceUnavailable, "doesn't know yet")
 	revoke := func(r auth.Revocation, n int64) {
 		value, _ := json.Marshal(r)
 		i := item(string(value), int(n))
 		i.Message.Key, i.Message.Topic, i.ID = []byte(r.Key()), "revoked", stream.NewPosition(stream.Incarnation{1}, "revoked", n).String()
 		follower.push(i)
 	}
-	about := auth.Revocation{Subject: "ann", At: time.Now().Add(time.Second), Until: time.Now().Add(time.Hour)}
+	about := auth.Revocation{Subject: "zoe", At: time.Now().Add(time.Second), Until: time.Now().Add(time.Hour)}
 	revoke(about, 1)
-	ws.wantProblem("", "unauthorized", "", "revoked")
 	eventually(t, "ready", func() bool { return ready() == http.StatusOK })
+	ws, other := f.dialAs(t, "?topic=orders", ann), f.dialAs(t, "?topic=orders", bob)
+	ws.want(`{"type":"subscribed","position":"P0"}`)
+	about.Subject = "ann"
+	revoke(about, 2)
+	ws.wantProblem("", "unauthorized", "", "revoked")
 	wantStatus(t, get(t, f.url+"/v1/events?topic=orders", bearer(ann)...), http.StatusUnauthorized, "revoked")
-	garbage := item("garbage", 2)
-	garbage.ID = stream.NewPosition(stream.Incarnation{1}, "revoked", 2).String()
+	garbage := item("garbage", 3)
+	garbage.ID = stream.NewPosition(stream.Incarnation{1}, "revoked", 3).String()
 	follower.push(garbage)
-	restored := item("", 3)
-	restored.Message.Value, restored.Message.Key, restored.ID = nil, []byte(about.Key()), stream.NewPosition(stream.Incarnation{1}, "revoked", 3).String()
+	restored := item("", 4)
+	restored.Message.Value, restored.Message.Key, restored.ID = nil, []byte(about.Key()), stream.NewPosition(stream.Incarnation{1}, "revoked", 4).String()
 	follower.push(restored)
 	eventually(t, "ann is back", func() bool { return get(t, f.url+"/v1/events?topic=orders", bearer(ann)...).StatusCode == 200 })
 	wantStatus(t, get(t, f.url+"/v1/events?topic=revoked", bearer(ann)...), http.StatusNotFound, "no topic")

@@ -143,7 +143,7 @@ func (c *taken) writeRest(rest []byte, shared bool) error {
 		return err
 	}
 	defer conn.Close()
-	return writePieces(conn, rest, c.g.cfg.WriteTimeout)
+	return writePieces(conn, rest, c.g.cfg.WriteTimeout, &c.ends)
 }
 
 // tcpKey is where a request's context has the connection that it came on, if that is plain TCP.

@@ -65,7 +65,7 @@ func (g *Gateway) setSession(w http.ResponseWriter, r *http.Request, grant *auth
 		return err
 	}
 	c.Path = forwardedPrefix(r) + "/v1/events"
-	c.Secure = r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
+	c.Secure = r.TLS != nil || forwardedTLS(r)
 	http.SetCookie(w, c)
 	return nil
 }
@@ -76,6 +76,13 @@ func (g *Gateway) keepSession(w http.ResponseWriter, r *http.Request, grant *aut
 		return nil
 	}
 	return g.setSession(w, r, grant)
+}
+
+// forwardedTLS reports whether some proxy says that TLS was spoken. A client that says so itself only spoils its own cookie.
+func forwardedTLS(r *http.Request) bool {
+	said := strings.ToLower(strings.Join(r.Header.Values("X-Forwarded-Proto"), ","))
+	forwarded := strings.ToLower(strings.Join(r.Header.Values("Forwarded"), ","))
+	return strings.Contains(said, "https") || strings.Contains(forwarded, "proto=https") || strings.Contains(forwarded, `proto="https"`)
 }
 
 // forwardedPrefix returns what a proxy has stripped off the path, as Traefik's StripPrefix says it. A client that says so

@@ -15,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 	"github.com/goodgo/streamgw/internal/auth"
 	"github.com/goodgo/streamgw/internal/stream"
+	"golang.org/x/time/rate"
 )
 
 const (
@@ -77,7 +78,7 @@ func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request) {
 // its first frame.
 func (g *Gateway) webSocketRequest(r *http.Request, v *visit) (*auth.Grant, request, error) {
 	grant, err := g.admit(r, v)
-	if err == auth.ErrNoToken && !r.URL.Query().Has("topic") {
+	if errors.Is(err, auth.ErrNoToken) && !r.URL.Query().Has("topic") {
 		grant, err = nil, nil
 	}
 	if err != nil {
@@ -135,7 +136,8 @@ type webSocketSession struct {
 
 	deflate int // that of the feeds' frames
 
-	strikes int // the reader's: frames that made no sense
+	strikes int           // the reader's: frames that made no sense
+	budget  *rate.Limiter // the reader's: of frames that cost something; nil: there was none yet
 }
 
 // remember has a feed, which the connection hasn't yet, keep what was asked for, if the grant may change.
@@ -197,7 +199,7 @@ func (s *webSocketSession) accept(w http.ResponseWriter, r *http.Request, contro
 
 // serve upgrades the connection and runs it by its loop, while another goroutine reads. own is the query's subscription, or nil.
 func (s *webSocketSession) serve(w http.ResponseWriter, r *http.Request, own *feed) {
-	h := &hijacker{ResponseWriter: w, timeout: s.g.cfg.WriteTimeout}
+	h := &hijacker{ResponseWriter: w, timeout: s.g.cfg.WriteTimeout, ends: &s.c.ends}
 	ws, err := s.accept(h, r, func(frame []byte) { _, _ = h.conn.Write(frame) }) // if that fails, so does all else
 	if err != nil {
 		if own != nil {

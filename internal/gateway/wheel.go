@@ -1,6 +1,9 @@
 package gateway
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A wheel has slotsAHeartbeat slots for a heartbeat, and room for twice that: no connection is due later.
 const (
@@ -36,6 +39,17 @@ func (w *wheel) put(c *taken, due time.Time) {
 	ahead := min(max(int((due.Sub(w.next)+w.width/2)/w.width), 0), slots-1)
 	i := (w.at + ahead) % slots
 	w.slots[i] = append(w.slots[i], c)
+}
+
+// hasten puts a connection that the wheel has where it is due by now. It looks for it everywhere: that is rare.
+func (w *wheel) hasten(c *taken, due time.Time) {
+	for i, slot := range w.slots {
+		if at := slices.Index(slot, c); at >= 0 {
+			w.slots[i] = slices.Delete(slot, at, at+1)
+			w.put(c, due)
+			return
+		}
+	}
 }
 
 // turn calls do for each connection that is due by now. do returns when it is due next, or that it has ended.

@@ -187,9 +187,7 @@ func (w *writer) pass(c *taken) {
 		return
 	}
 	if !c.relieved.Swap(false) {
-		if c.gone.Load() != nil {
-			c.descriptor.abort() // nobody is there to take the rest
-		}
+		w.interrupt(c)
 		return
 	}
 	c.blocked = false
@@ -199,6 +197,18 @@ func (w *writer) pass(c *taken) {
 	}
 	c.wrote()
 	w.putBehind(c)
+}
+
+// interrupt has who writes the rest of a blocked connection's write fail, where nobody is there to take it or whoever is may
+// no longer have it.
+func (w *writer) interrupt(c *taken) {
+	err := c.expired(w.clock)
+	if err != nil && c.ending == nil {
+		c.ending = err
+	}
+	if err != nil || c.gone.Load() != nil {
+		c.descriptor.abort()
+	}
 }
 
 // A writer serves leastBehind of those that are behind between two passes, and mostBehind where nobody was woken meanwhile.
@@ -342,6 +352,10 @@ func (w *writer) turn(c *taken) error {
 	if err := c.obey(); err != nil {
 		return c.end(ctx, err)
 	}
+	if c.hastened {
+		c.hastened = false
+		w.wheel.hasten(c, c.due())
+	}
 	more, err := c.pass(ctx)
 	if more {
 		w.putBehind(c)
@@ -355,7 +369,14 @@ func (w *writer) keepAlive(c *taken) (next time.Time, stays bool) {
 		return next, false
 	}
 	if c.blocked || c.ending != nil {
-		return w.clock.Add(w.of.g.cfg.Heartbeat / 2), true // what waits for it is to be taken first
+		next = w.clock.Add(w.of.g.cfg.Heartbeat / 2) // what waits for it is to be taken first
+		if c.blocked {
+			w.interrupt(c)
+			if ends := time.Unix(0, c.ends.Load()); ends.After(w.clock) && ends.Before(next) {
+				next = ends
+			}
+		}
+		return next, true
 	}
 	if next = c.due(); next.Sub(w.clock) > w.wheel.width/2 {
 		return next, true

@@ -21,8 +21,8 @@ func (s *webSocketSession) auth(f clientFrame) error {
 	if who == nil { // nobody needs a token here
 		return s.do(s.authenticated(who))
 	}
-	if had := s.grant.Identity(); had != nil && owner(had) != owner(who) {
-		return s.refuse(f, errOtherOwner)
+	if had := s.grant.Identity(); had != nil && (had.Issuer != who.Issuer || had.Subject != who.Subject) {
+		return s.strike(f, errOtherOwner)
 	}
 	refusal, err := s.ask(func() error { return s.g.limiter.identify(s.visit, owner(who)) })
 	if err != nil {
@@ -70,7 +70,7 @@ func (s *webSocketSession) review(grant *auth.Grant) error {
 		switch {
 		case err != nil:
 			err = s.do(func() error { return s.lose(f, err) })
-		case !slices.EqualFunc(f.asked.Bounds, req.Bounds, sameRows):
+		case !sameBounds(f.asked, &req):
 			err = s.resubscribe(f, req)
 		}
 		if err != nil {
@@ -80,8 +80,13 @@ func (s *webSocketSession) review(grant *auth.Grant) error {
 	return nil
 }
 
-// sameRows reports whether two bounds let the same messages of a topic through from here on.
-func sameRows(a, b fanout.Bound) bool { return a.Filter.String() == b.Filter.String() }
+// sameBounds reports whether two requests for the same topics may have the same of them, and as far back.
+func sameBounds(a, b *request) bool {
+	return slices.EqualFunc(a.Bounds, b.Bounds, func(x, y fanout.Bound) bool {
+		return x.Filter.String() == y.Filter.String() && x.Since.IsZero() == y.Since.IsZero() &&
+			(x.Since.IsZero() || a.at.Sub(x.Since) == b.at.Sub(y.Since))
+	})
+}
 
 // lose ends a subscription that is no longer granted. It is a command. Without the one that its request asked for, a
 // connection ends.
@@ -119,6 +124,9 @@ func (s *webSocketSession) resubscribe(f *feed, req request) error {
 	}
 	if refusal != nil {
 		return s.do(func() error {
+			if f.id == "" {
+				return refusal // as in lose
+			}
 			s.c.out.buf = f.frames.appendError(s.c.out.own(), position, problemOf(refusal))
 			return nil
 		})

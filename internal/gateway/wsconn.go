@@ -16,7 +16,8 @@ import (
 type webSocketConn struct {
 	net.Conn
 	timeout time.Duration
-	heard   atomic.Bool // something came from the client since this was set to false
+	ends    *atomic.Int64 // see writePieces
+	heard   atomic.Bool   // something came from the client since this was set to false
 
 	mu      sync.Mutex // guards what follows, and orders frames
 	writing bool       // write has the connection; control frames go to queued
@@ -86,7 +87,7 @@ func (c *webSocketConn) write(frames []byte) error {
 	}
 	c.writing = true
 	c.mu.Unlock()
-	err := writePieces(c.Conn, frames, c.timeout)
+	err := writePieces(c.Conn, frames, c.timeout, c.ends)
 	for {
 		c.mu.Lock()
 		queued := c.queued
@@ -97,16 +98,20 @@ func (c *webSocketConn) write(frames []byte) error {
 			return err
 		}
 		c.mu.Unlock()
-		err = writePieces(c.Conn, queued, c.timeout)
+		err = writePieces(c.Conn, queued, c.timeout, c.ends)
 	}
 }
 
-// writePieces writes b, and waits for the client: so long for each piece of it.
+// writePieces writes b, and waits for the client: so long for each piece of it. It begins no further piece once the client
+// may have nothing more: ends is when, in Unix nanoseconds.
 func writePieces(conn interface {
 	io.Writer
 	SetWriteDeadline(time.Time) error
-}, b []byte, timeout time.Duration) error {
-	for len(b) > 0 {
+}, b []byte, timeout time.Duration, ends *atomic.Int64) error {
+	for first := true; len(b) > 0; first = false {
+		if !first && time.Now().UnixNano() >= ends.Load() {
+			return errExpired
+		}
 		n := min(len(b), piece)
 		if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 			return err
@@ -123,6 +128,7 @@ func writePieces(conn interface {
 type hijacker struct {
 	http.ResponseWriter
 	timeout time.Duration
+	ends    *atomic.Int64
 	conn    *webSocketConn // once taken over
 }
 
@@ -139,6 +145,6 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if tcp, ok := conn.(*net.TCPConn); ok {
 		_ = tcp.SetWriteBuffer(writeBuffer) // without it pings wait longer
 	}
-	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout}
+	h.conn = &webSocketConn{Conn: conn, timeout: h.timeout, ends: h.ends}
 	return h.conn, bufio.NewReadWriter(buffered.Reader, bufio.NewWriterSize(h.conn, controlBuffer)), nil
 }

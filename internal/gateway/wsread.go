@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/coder/websocket"
 	"github.com/goodgo/streamgw/internal/stream"
+	"golang.org/x/time/rate"
 )
 
 // read hands the client's frames to the connection until it ends, and then ends that.
@@ -75,6 +77,10 @@ func (s *webSocketSession) take(text []byte) error {
 	if err != nil {
 		return s.strike(f, err)
 	}
+	if cost := frameCosts[f.Type]; cost > 0 && !s.affords(cost) {
+		s.g.metrics.limited.WithLabelValues("frames").Inc()
+		return s.refuse(f, errManyFrames)
+	}
 	switch f.Type {
 	case "subscribe":
 		return s.subscribe(f)
@@ -88,6 +94,22 @@ func (s *webSocketSession) take(text []byte) error {
 			return nil
 		})
 	}
+}
+
+// frameCosts are what frames cost of a client's budget that make others work: Kafka, or whoever verifies a token and reads
+// for all its subscriptions anew. A budget fills by frameRate a second, up to frameBurst.
+var frameCosts = map[string]int{"subscribe": 1, "auth": 10}
+
+const frameRate, frameBurst = 10, 300
+
+var errManyFrames = stream.Errorf(stream.TooMany, "too many frames that subscribe or bring a token; wait a second")
+
+// affords takes the cost of a frame out of the client's budget, if that is there.
+func (s *webSocketSession) affords(cost int) bool {
+	if s.budget == nil {
+		s.budget = rate.NewLimiter(frameRate, frameBurst)
+	}
+	return s.budget.AllowN(time.Now(), cost)
 }
 
 // strike tells the client that a frame made no sense, and closes it when there were too many of them.
@@ -116,6 +138,9 @@ func (s *webSocketSession) refuse(f clientFrame, err error) error {
 // subscribe opens a subscription. It is the reader that waits for it, so that the others go on meanwhile.
 func (s *webSocketSession) subscribe(f clientFrame) error {
 	req, err := f.request(s.g, s.grant)
+	if s.grant == nil && err != nil {
+		return s.strike(f, err)
+	}
 	if err != nil {
 		return s.refuse(f, err)
 	}
