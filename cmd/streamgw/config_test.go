@@ -122,7 +122,7 @@ func TestIssuersAndPoliciesFromTheFile(t *testing.T) {
 auth:
   mode: jwt
   issuers:
-    - {issuer: "https://id.example", audience: [a, b], algorithms: [RS256, ES256], clockSkew: 1m, jwks: "https://id.example/keys"}
+    - {issuer: "https://id.example", audience: [a, b], algorithms: [RS256, ES256], clockSkew: 0s, jwks: "https://id.example/keys"}
     - {issuer: "https://${HOST}", audience: c, oidc: true}
   policies:
     - when: 'claims.role == "ops"'
@@ -138,7 +138,7 @@ auth:
 	want := AuthConfig{
 		Mode: "jwt", ClockSkew: 30 * time.Second,
 		Issuers: []auth.Issuer{
-			{Issuer: "https://id.example", Audience: []string{"a", "b"}, Algorithms: []string{"RS256", "ES256"}, ClockSkew: time.Minute, JWKS: "https://id.example/keys"},
+			{Issuer: "https://id.example", Audience: []string{"a", "b"}, Algorithms: []string{"RS256", "ES256"}, ClockSkew: -1, JWKS: "https://id.example/keys"},
 			{Issuer: "https://other.example", Audience: []string{"c"}, OIDC: true},
 		},
 		Policies: []auth.Policy{{When: `claims.role == "ops"`, Rules: auth.Rules{
@@ -253,6 +253,10 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 			[]string{`gw.yaml:2: auth.issuers[0].audiance: unknown setting; did you mean auth.issuers[0].audience?`, `gw.yaml:2: auth.policies[0].whne: unknown setting; did you mean auth.policies[0].when?`,
 				`gw.yaml:2: auth.policies[1].subscribe[0].topik: unknown setting; did you mean auth.policies[1].subscribe[0].topic?`, `gw.yaml:2: auth.policies[2].subscribe: must be a list of entries`,
 				`gw.yaml:2: auth.policies[2].publish[0].keys: unknown setting; did you mean auth.policies[2].publish[0].key?`}},
+		"restrictions without a value": {"kafka: {brokers: a:9092}\nauth:\n  mode: jwt\n  issuers: [{issuer: a}]\n  policies:\n    - when:\n      subscribe:\n        - {topic: a, keys: ~}\n        - {topic: a, types: [~], filter: \"\", history: }\n        - {topic: a, keys: [\"${NOTHING}\"]}\n      publish: [{topic: a, key: \"\", source: }]\n", []string{"NOTHING="},
+			[]string{`gw.yaml:6: auth.policies[0].when: has no value; leave it out where nothing is to be restricted`, `gw.yaml:8: auth.policies[0].subscribe[0].keys: has no value`,
+				`gw.yaml:9: auth.policies[0].subscribe[1].types: has no value`, `gw.yaml:9: auth.policies[0].subscribe[1].filter: has no value`, `gw.yaml:9: auth.policies[0].subscribe[1].history: has no value`,
+				`gw.yaml:10: auth.policies[0].subscribe[2].keys: has no value`, `gw.yaml:11: auth.policies[0].publish[0].key: has no value`, `gw.yaml:11: auth.policies[0].publish[0].source: has no value`}},
 		"lists in variables": {enough, []string{"STREAMGW_AUTH_ISSUERS=a", "STREAMGW_AUTH_POLICIES=a"},
 			[]string{`STREAMGW_AUTH_ISSUERS: is a list of entries: set it in the file`, `STREAMGW_AUTH_POLICIES: is a list of entries: set it in the file`}},
 		"limits that don't fit": {enough + "limits: {perIP: -1, connectRate: fast, trustedProxies: [10.0.0.0/8, proxy], forwarded: maybe}\n", nil,

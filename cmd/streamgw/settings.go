@@ -161,7 +161,7 @@ func issuerSettings(is *auth.Issuer) []setting {
 		{path: "algorithms", value: list{&is.Algorithms, anything},
 			help: "what its tokens may be signed with: HS, RS, PS, ES with 256, 384, 512, or EdDSA; HS256 with secretFile, else it must be said"},
 		{path: "clockSkew", value: skew{&is.ClockSkew},
-			help: "its own auth.clockSkew"},
+			help: "its own auth.clockSkew, if it differs"},
 		{path: "secretFile", value: text{&is.SecretFile},
 			help: "file with a secret, for HS"},
 		{path: "publicKeyFile", value: text{&is.PublicKeyFile},

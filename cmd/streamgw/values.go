@@ -261,6 +261,9 @@ func (v skew) Set(s string) error {
 }
 
 func (v skew) String() string {
+	if *v.to == 0 {
+		return ""
+	}
 	d := max(0, *v.to)
 	return pause{&d}.String()
 }

@@ -43,6 +43,9 @@ func TestWhoTheClientIs(t *testing.T) {
 			Limits{TrustedProxies: proxies, Forwarded: true}, "10.1.1.1:5",
 			[]string{"Forwarded", `for="[2001:db8:1:2::9]:4711", for="[fd00::1]"`}, "2001:db8:1:2::/64",
 		},
+		"Forwarded of nobody": {
+			Limits{TrustedProxies: proxies, Forwarded: true}, "10.1.1.1:5", []string{"Forwarded", `for=198.51.100.7, for=""`}, "10.1.1.1/32",
+		},
 		"Forwarded of somebody unknown": {
 			Limits{TrustedProxies: proxies, Forwarded: true}, "10.1.1.1:5", []string{"Forwarded", `for=203.0.113.9, for=_hidden`}, "10.1.1.1/32",
 		},

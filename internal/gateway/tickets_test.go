@@ -78,3 +78,31 @@ func TestTickets(t *testing.T) {
 		})
 	}
 }
+
+func TestTheCookieIsForTLSAlone(t *testing.T) {
+	d := newDoor(t, nil)
+	f := faceOf(t, Config{}, d.Access)
+	for _, tt := range []struct {
+		header, value string
+		want          bool
+	}{
+		{"X-Forwarded-Proto", "https", true}, {"X-Forwarded-Proto", "https, http", true}, {"X-Forwarded-Proto", "HTTPS", true},
+		{"Forwarded", "for=192.0.2.1;proto=https", true}, {"Forwarded", `for=192.0.2.1;Proto="https"`, true},
+		{"X-Forwarded-Proto", "http", false}, {"Forwarded", "for=192.0.2.1", false},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.url+"/v1/tickets", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+d.token(t, "ann", time.Hour, "orders"))
+		r.Header.Set(tt.header, tt.value)
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if cookies := resp.Cookies(); len(cookies) != 1 || cookies[0].Secure != tt.want {
+			t.Errorf("%s: %s gives %v", tt.header, tt.value, cookies)
+		}
+	}
+}
