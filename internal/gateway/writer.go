@@ -199,14 +199,15 @@ func (w *writer) pass(c *taken) {
 	w.putBehind(c)
 }
 
-// interrupt has who writes the rest of a blocked connection's write fail, where nobody is there to take it or whoever is may
-// no longer have it.
+// interrupt has who writes the rest of a blocked connection's write fail, where nobody is there to take it, or whoever is may
+// no longer have it. Last words go on.
 func (w *writer) interrupt(c *taken) {
-	err := c.expired(w.clock)
-	if err != nil && c.ending == nil {
-		c.ending = err
+	over := false
+	if c.ending == nil {
+		c.ending = c.expired(w.clock)
+		over = c.ending != nil
 	}
-	if err != nil || c.gone.Load() != nil {
+	if over || c.gone.Load() != nil {
 		c.descriptor.abort()
 	}
 }
