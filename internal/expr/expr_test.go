@@ -391,7 +391,7 @@ func TestAnEventIsReadOnce(t *testing.T) {
 
 func TestFormulasThatMultiply(t *testing.T) {
 	c := newCompiler(t)
-	any := func(group, n int, first string) string {
+	anyOf := func(group, n int, first string) string {
 		var terms []string
 		for i := range n {
 			terms = append(terms, fmt.Sprintf("event.a%d_%d == 1", group, i))
@@ -401,13 +401,13 @@ func TestFormulasThatMultiply(t *testing.T) {
 		}
 		return "(" + strings.Join(terms, " || ") + ")"
 	}
-	plain := any(1, 15, "") + " && " + any(2, 15, "") + " && " + any(3, 15, "")
+	plain := anyOf(1, 15, "") + " && " + anyOf(2, 15, "") + " && " + anyOf(3, 15, "")
 	if f := compile(t, c, plain, nil); len(f.Any) > 0 || len(f.Where) != 3 {
 		t.Errorf("what says nothing of keys is multiplied out: %d terms, %d predicates", len(f.Any), len(f.Where))
 	}
 	var groups []string
 	for i := range 9 {
-		groups = append(groups, any(i, 6, []string{`key == "a"`, `type == "t"`}[i%2]))
+		groups = append(groups, anyOf(i, 6, []string{`key == "a"`, `type == "t"`}[i%2]))
 	}
 	of, err := c.OverMessages(strings.Join(groups, " && "))
 	if err != nil {

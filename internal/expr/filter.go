@@ -163,15 +163,15 @@ func (w whole) or(e celast.Expr) (t term, plain bool, err error) {
 		terms = append(terms, t)
 	}
 	return func(claims map[string]any) (stream.Filter, error) {
-		var any []stream.Filter
+		var filters []stream.Filter
 		for _, t := range terms {
 			f, err := t(claims)
 			if err != nil {
 				return stream.Nothing, err
 			}
-			any = append(any, f)
+			filters = append(filters, f)
 		}
-		return stream.Or(any...), nil
+		return stream.Or(filters...), nil
 	}, false, nil
 }
 
