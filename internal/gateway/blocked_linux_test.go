@@ -62,17 +62,17 @@ func TestWithoutMemoryNothingIsCopiedForBlockedClients(t *testing.T) {
 
 // TestABlockedClientsStreamEndsWithItsToken: of a large message it would have more for as long as it takes some.
 func TestABlockedClientsStreamEndsWithItsToken(t *testing.T) {
+	big := sharedItem(sse{}, strings.Repeat("x", 16<<20), 1)
 	for name, tt := range map[string]struct {
 		lasts  time.Duration
 		revoke bool
-	}{"revoked": {time.Hour, true}, "over": {2 * time.Second, false}} {
+	}{"revoked": {time.Hour, true}, "over": {5 * time.Second, false}} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			registry := prometheus.NewRegistry()
 			d := newDoor(t, nil)
 			f := guarded["taken over"](t, Config{Metrics: registry, Heartbeat: time.Second, WriteTimeout: time.Hour}, d)
 			stall(t, f.url, strings.Replace(streamRequests["sse"], "\r\n", "\r\nAuthorization: Bearer "+d.token(t, "ann", tt.lasts, "orders")+"\r\n", 1))
-			f.sub(t, 0).push(sharedItem(sse{}, strings.Repeat("x", 32<<20), 1))
+			f.sub(t, 0).push(big)
 			eventually(t, "it is blocked", func() bool { return metric(t, registry, "streamgw_connections_blocked") == 1 })
 			if tt.revoke {
 				if status, answer := f.adminAnswers(t, "DELETE", "?subject=ann"); status != 200 || answer["closed"] != 1.0 {

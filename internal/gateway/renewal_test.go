@@ -74,7 +74,7 @@ func TestAnEndThatIsBroughtForward(t *testing.T) {
 			f := newFace(t, Config{Heartbeat: 5 * time.Minute}, d)
 			ws := f.dialAs(t, "?topic=orders", d.token(t, "ann", time.Hour, "orders"))
 			ws.want(`{"type":"subscribed","position":"P0"}`)
-			ws.send(authFrame(d.token(t, "ann", 3*time.Second, "orders")))
+			ws.send(authFrame(d.token(t, "ann", 6*time.Second, "orders")))
 			ws.wantAuthenticated()
 			for {
 				if frame := ws.next(); len(frame) > 20 && frame[:20] == `{"type":"error","pro` {
