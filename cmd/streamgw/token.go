@@ -120,7 +120,11 @@ func (m *minting) token() (string, error) {
 	}
 	now := m.now()
 	claims := map[string]any{"iss": m.issuer, "aud": m.audience, "sub": m.subject, "iat": now.Unix(), "exp": now.Add(m.lasts).Unix(), "jti": rand.Text()}
-	if rules := m.rules(); len(rules) > 0 {
+	rules, err := m.rules()
+	if err != nil {
+		return "", err
+	}
+	if len(rules) > 0 {
 		claims["streamgw"] = map[string]any{"subscribe": rules}
 	}
 	for _, text := range m.claims {
@@ -134,16 +138,20 @@ func (m *minting) token() (string, error) {
 	return m.key.Sign(claims)
 }
 
-func (m *minting) rules() (rules []map[string]any) {
+func (m *minting) rules() (rules []map[string]any, err error) {
 	for _, text := range m.subscribe {
 		topic, key, has := strings.Cut(text, "=")
-		rule := map[string]any{"topic": topic}
+		rule, checked := map[string]any{"topic": topic}, auth.ReadRule{Topic: topic}
 		if has {
-			rule["keys"] = []string{key}
+			rule["keys"], checked.Keys = []string{key}, auth.Texts{key}
+		}
+		if err := (auth.Rules{Subscribe: []auth.ReadRule{checked}}).Check(); err != nil {
+			_, what, _ := strings.Cut(err.Error(), ".") // without the place in the list
+			return nil, usageError{fmt.Errorf("--subscribe %s: %s", text, what)}
 		}
 		rules = append(rules, rule)
 	}
-	return rules
+	return rules, nil
 }
 
 func (p program) explainCommand() *cobra.Command {

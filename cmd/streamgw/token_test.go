@@ -103,6 +103,8 @@ func TestTokensThatArentTakenSayWhy(t *testing.T) {
 		want string
 	}{
 		"nothing is said": {nil, "--secret-file or --private-key-file, --issuer, --audience: needed"},
+		"a bad rule":      {[]string{"--config", config, "--subscribe", "orders.**={sub"}, `--subscribe orders.**={sub: keys: "{sub": a { isn't closed`},
+		"a bad pattern":   {[]string{"--config", config, "--subscribe", "orders**"}, "--subscribe orders**: topic: "},
 		"a bad claim":     {[]string{"--config", config, "--claim", "role=ops"}, "isn't NAME=JSON"},
 	} {
 		if out, code := runWith(t, "", append([]string{"token"}, tt.args...)...); code != exitUsage || !strings.Contains(out, tt.want) {

@@ -19,6 +19,16 @@ type Rules struct {
 	Publish   []WriteRule `json:"publish"`
 }
 
+// Check returns what is wrong with topics and templates, naming the place. It doesn't look at filters.
+func (r Rules) Check() error {
+	subscribe := slices.Clone(r.Subscribe)
+	for i := range subscribe {
+		subscribe[i].Filter = ""
+	}
+	_, err := new(compiler).compile(Rules{Subscribe: subscribe, Publish: r.Publish})
+	return err
+}
+
 // ReadRule lets some topics be read, or some rows of them. Who has several for a topic may read what either of them lets,
 // as far back as all of them let.
 type ReadRule struct {
