@@ -120,6 +120,9 @@ func (g *Grant) Kept() *Grant {
 	return &kept
 }
 
+// Everything reports whether all rows of each topic may be read that isn't internal, by everybody.
+func (g *Grant) Everything() bool { return g != nil && g.everything }
+
 // MayRead reports whether some rows of a topic may be read. Internal topics never may.
 func (g *Grant) MayRead(topic string) bool {
 	return g.reaches(topic) && (g.everything || slices.ContainsFunc(g.reads, func(r reading) bool { return r.topic.Match(topic) }))

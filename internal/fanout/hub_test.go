@@ -231,7 +231,7 @@ func (h *Hubs) placed(req Request, hubs []*Hub, start []*stream.TopicPosition) *
 	for i := range places {
 		places[i] = place{rows: req.Filter.Canonical(), start: start[i]}
 	}
-	s, err := h.newSubscription(req, hubs, places)
+	s, err := h.newSubscription(&req, hubs, places)
 	if err != nil {
 		panic(err) // nothing is bounded
 	}

@@ -247,9 +247,9 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 	for i, hub := range hubs {
 		var err error
 		if err = hub.wait(ctx); err == nil {
-			var bound Bound
+			var bound *Bound
 			if req.Bounds != nil {
-				bound = req.Bounds[i]
+				bound = &req.Bounds[i]
 			}
 			places[i], err = h.place(ctx, hub, &req, bound)
 		}
@@ -257,7 +257,7 @@ func (h *Hubs) Subscribe(ctx context.Context, req Request) (*Subscription, error
 			return nil, h.explain(ctx, hub, err)
 		}
 	}
-	return h.newSubscription(req, hubs, places)
+	return h.newSubscription(&req, hubs, places)
 }
 
 // place is where a cursor begins in one topic, and what it gets of it.
@@ -267,10 +267,13 @@ type place struct {
 	floor *stream.TopicPosition // nothing that lies before it is got; nil: there is none
 }
 
-// place returns a request's place in one topic.
-func (h *Hubs) place(ctx context.Context, hub *Hub, req *Request, bound Bound) (p place, err error) {
-	p.rows = stream.And(req.Filter, bound.Filter)
-	if p.start, err = h.resolve(ctx, hub, req.From); err != nil || p.start == nil || bound.Since.IsZero() {
+// place returns a request's place in one topic. A bound of nil is none: most have none, and intersecting takes more stack
+// than a new connection's goroutine has, which costs as much as all else here.
+func (h *Hubs) place(ctx context.Context, hub *Hub, req *Request, bound *Bound) (p place, err error) {
+	if p.rows = req.Filter.Canonical(); bound != nil {
+		p.rows = stream.And(p.rows, bound.Filter)
+	}
+	if p.start, err = h.resolve(ctx, hub, req.From); err != nil || p.start == nil || bound == nil || bound.Since.IsZero() {
 		return p, err
 	}
 	floor, err := h.history.Offsets(ctx, hub.topic, stream.AtTime(bound.Since))

@@ -25,42 +25,53 @@ func newChannels() channels {
 
 // join returns the channel of a canonical filter, and makes it where it is the first of its kind, unless there are filters
 // or scans enough; 0 is no bound. It notes matches from end on.
-func (cs *channels) join(f stream.Filter, end uint64, filters, scans int) (*channel, error) {
-	name := f.String()
-	ch := cs.all[name]
+func (cs *channels) join(f *stream.Filter, end uint64, filters, scans int) (*channel, error) {
+	ch := cs.every
+	if ch == nil || !f.All() {
+		ch = cs.all[f.String()]
+	}
 	if ch == nil {
-		keys, types, indexed := f.Index()
-		distinct := len(cs.all)
-		if cs.every != nil {
-			distinct--
-		}
-		switch {
-		case f.All():
-		case filters > 0 && distinct >= filters:
-			return nil, ErrFilters
-		case !indexed && scans > 0 && len(cs.scans) >= scans:
-			return nil, ErrScans
-		}
-		ch = &channel{filter: f, since: end, wokenAt: never, cost: lookCost}
-		ch.tookAt.Store(int64(never))
-		cs.all[name] = ch
-		if shared, some := cs.share(f); some {
-			ch.cost, cs.shared[ch] = askCost, shared
-		}
-		for _, k := range keys {
-			cs.byKey[k] = append(cs.byKey[k], ch)
-		}
-		for _, t := range types {
-			cs.byType[t] = append(cs.byType[t], ch)
-		}
-		switch {
-		case f.All():
-			cs.every = ch
-		case !indexed:
-			cs.scans = append(cs.scans, ch)
+		var err error
+		if ch, err = cs.open(*f, end, filters, scans); err != nil {
+			return nil, err
 		}
 	}
 	ch.users++
+	return ch, nil
+}
+
+// open makes the channel of a filter that has none.
+func (cs *channels) open(f stream.Filter, end uint64, filters, scans int) (*channel, error) {
+	distinct := len(cs.all)
+	if cs.every != nil {
+		distinct--
+	}
+	keys, types, indexed := f.Index()
+	switch {
+	case f.All():
+	case filters > 0 && distinct >= filters:
+		return nil, ErrFilters
+	case !indexed && scans > 0 && len(cs.scans) >= scans:
+		return nil, ErrScans
+	}
+	ch := &channel{filter: f, since: end, wokenAt: never, cost: lookCost}
+	ch.tookAt.Store(int64(never))
+	cs.all[f.String()] = ch
+	if shared, some := cs.share(f); some {
+		ch.cost, cs.shared[ch] = askCost, shared
+	}
+	for _, k := range keys {
+		cs.byKey[k] = append(cs.byKey[k], ch)
+	}
+	for _, t := range types {
+		cs.byType[t] = append(cs.byType[t], ch)
+	}
+	switch {
+	case f.All():
+		cs.every = ch
+	case !indexed:
+		cs.scans = append(cs.scans, ch)
+	}
 	return ch, nil
 }
 

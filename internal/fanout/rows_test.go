@@ -143,7 +143,7 @@ func TestAPositionOfNothingIsRaisedInParts(t *testing.T) {
 	hub := h.use("t")
 	ends := slices.Repeat([]int64{5}, partitions)
 	hub.append(stream.Batch{Start: &stream.Start{Begin: make([]int64, partitions), Next: ends}}, time.Now())
-	s, err := h.newSubscription(Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []place{{
+	s, err := h.newSubscription(&Request{Format: -1, Waker: wakeFunc(func() {})}, []*Hub{hub}, []place{{
 		start: &stream.TopicPosition{Topic: "t"}, floor: &stream.TopicPosition{Topic: "t", Next: slices.Clone(ends)},
 	}})
 	if err != nil {

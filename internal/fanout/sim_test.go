@@ -455,7 +455,7 @@ func (s *sim) subscribe(c *simClient) error {
 	c.format = s.rng.IntN(len(simFormats))
 	req := Request{Slow: c.slow, Format: c.format, Waker: wakeFunc(func() { c.woken = true })}
 	var err error
-	if c.sub, err = h.newSubscription(req, hubs, places); err != nil {
+	if c.sub, err = h.newSubscription(&req, hubs, places); err != nil {
 		return err
 	}
 	c.woken = true

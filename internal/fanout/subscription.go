@@ -194,7 +194,7 @@ func (s *Subscription) detachLocked() {
 
 // newSubscription attaches a cursor for each topic, at its place. The hubs have started, and keep their users while this
 // runs. Its errors are those of bounds.
-func (h *Hubs) newSubscription(req Request, hubs []*Hub, places []place) (*Subscription, error) {
+func (h *Hubs) newSubscription(req *Request, hubs []*Hub, places []place) (*Subscription, error) {
 	var under *replay
 	if slices.ContainsFunc(places, func(p place) bool { return p.start != nil }) {
 		var err error
@@ -214,7 +214,7 @@ func (h *Hubs) newSubscription(req Request, hubs []*Hub, places []place) (*Subsc
 		if len(hubs) > 1 {
 			c = new(cursor)
 		}
-		if err := hub.attach(c, s, places[i]); err != nil {
+		if err := hub.attach(c, s, &places[i]); err != nil {
 			s.closed = true
 			s.detachLocked()
 			return nil, err
@@ -228,10 +228,10 @@ func (h *Hubs) newSubscription(req Request, hubs []*Hub, places []place) (*Subsc
 }
 
 // attach adds a cursor at its place, unless its filter is one too many.
-func (h *Hub) attach(c *cursor, s *Subscription, p place) error {
+func (h *Hub) attach(c *cursor, s *Subscription, p *place) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ch, err := h.channels.join(p.rows, h.window.end(), h.hubs.cfg.Filters, h.hubs.cfg.Scans)
+	ch, err := h.channels.join(&p.rows, h.window.end(), h.hubs.cfg.Filters, h.hubs.cfg.Scans)
 	if err != nil {
 		return &stream.Error{Kind: stream.Overloaded, Detail: "topic " + h.topic + " has " + err.Error(), Err: err}
 	}

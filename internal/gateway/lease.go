@@ -163,6 +163,9 @@ func owner(who *auth.Identity) string {
 
 // restrict bounds a request to what a grant lets be read. An error says that nothing of what it asks for may be.
 func (r *request) restrict(grant *auth.Grant) error {
+	if grant.Everything() {
+		return nil
+	}
 	now := time.Now()
 	bounds, some := make([]fanout.Bound, len(r.Topics)), false
 	for i, t := range r.Topics {
