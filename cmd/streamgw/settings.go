@@ -81,7 +81,7 @@ func settings(c *Config) []setting {
 		{path: "limits.perIP", value: bound{&c.Limits.PerIP},
 			help: "streams of one address at once, of an IPv6 /64; behind a proxy, limits.trustedProxies has to name it; 0: any number"},
 		{path: "limits.connectRate", value: rate{&c.Limits.ConnectRate},
-			help: "streams that one address opens in a second, after a burst of ten seconds' worth; 0: any number"},
+			help: "streams that one address opens, and topics and tickets that it asks for, in a second, after a burst of ten seconds' worth; 0: any number"},
 		{path: "limits.subscriptions", value: count{&c.Limits.Subscriptions},
 			help: "subscriptions of one WebSocket"},
 		{path: "limits.filters", value: bound{&c.Limits.Filters},

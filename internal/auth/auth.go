@@ -99,6 +99,7 @@ func New(cfg Config) (*Access, error) {
 		}
 		a.policies = append(a.policies, compiled)
 	}
+	problems = append(problems, a.sizeProblems()...)
 	if cfg.TicketSecretFile != "" {
 		if a.tickets, err = newSealer(cfg.TicketSecretFile); err != nil {
 			problems = append(problems, fmt.Errorf("auth.ticketSecretFile: %w", err))
@@ -108,6 +109,23 @@ func New(cfg Config) (*Access, error) {
 		return nil, errors.Join(problems...)
 	}
 	return a, nil
+}
+
+// sizeProblems returns which policies come to more than a grant may, whatever a token's claims are.
+func (a *Access) sizeProblems() (problems []error) {
+	everybody := &Grant{}
+	for i := range a.policies {
+		p := &a.policies[i]
+		to := everybody
+		if p.when != nil {
+			to = &Grant{}
+		}
+		if errors.Is(p.grantTo(nil, to), errTooManyValues) {
+			problems = append(problems, fmt.Errorf("auth.policies[%d]: it and those before it that are for every token come to more than %d keys and types", i, maxSize))
+			everybody.size = 0
+		}
+	}
+	return problems
 }
 
 func (a *Access) policy(in Policy) (p policy, err error) {

@@ -221,6 +221,24 @@ func TestAGrantIsBounded(t *testing.T) {
 	}
 }
 
+// TestPoliciesThatCanNeverHold are told at the start.
+func TestPoliciesThatCanNeverHold(t *testing.T) {
+	var many Texts
+	for i := range 900 {
+		many = append(many, fmt.Sprint(i))
+	}
+	var policies []Policy
+	for range 12 {
+		policies = append(policies, Policy{Rules: Rules{Subscribe: []ReadRule{{Topic: "a", Keys: many}}}})
+	}
+	d := newDoor(t, func(c *Config) { c.Policies = policies[:10] })
+	cfg := d.cfg
+	cfg.Policies = policies
+	if _, err := New(cfg); err == nil || !strings.Contains(err.Error(), "auth.policies[10]: it and those before it") {
+		t.Errorf("twelve rules of 900 keys: %v", err)
+	}
+}
+
 func BenchmarkRows(b *testing.B) {
 	g := &Grant{}
 	for i := range 100 {

@@ -161,7 +161,7 @@ func (r *remoteKeys) ask(ctx context.Context) (*keySet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the JWK set %w", err)
 	}
-	if len(set.keys) == 0 {
+	if had := r.ring.set.Load(); len(set.keys) == 0 && (had == nil || len(had.keys) > 0) {
 		r.log.Warn("an issuer publishes no keys: none of its tokens is taken", "issuer", r.issuer)
 	}
 	if len(skipped) > 0 {

@@ -113,8 +113,8 @@ func (a *Access) ownPage(r *http.Request) bool {
 // SameHost reports whether an Origin header is of the host that a request is for. The gateway doesn't know by which scheme
 // it was reached; a browser does, and says whether the origins are the same (Fetch Metadata, Sec-Fetch-Site).
 func SameHost(origin string, r *http.Request) bool {
-	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" {
-		return false
+	if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && r.Header.Get("Upgrade") == "" {
+		return false // of a WebSocket's handshake browsers don't agree on what to say
 	}
 	u, err := url.Parse(origin)
 	return err == nil && u.Host != "" && strings.EqualFold(u.Host, r.Host)

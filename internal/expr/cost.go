@@ -8,6 +8,7 @@ import (
 	celast "cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
 )
 
 // CEL counts what a call costs once it has been made. So one call alone mustn't cost much more than its operands are large.
@@ -61,9 +62,11 @@ type costs struct{}
 func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 	switch function {
 	case operators.Equals, operators.NotEquals, operators.In:
-		n := valuesIn(args[1], maxCost+1)
-		if function != operators.In {
-			n = valuesIn(args[0], n) // the smaller of them
+		n := valuesIn(args[0], maxCost+1)
+		if _, list := args[1].(traits.Lister); function != operators.In {
+			n = valuesIn(args[1], n) // the smaller of them
+		} else if list && n > 1 { // a map is looked into by a key, and a single value is held against the first level
+			n = valuesIn(args[1], maxCost+1)
 		}
 		if n > 1 {
 			cost := uint64(n)

@@ -351,12 +351,17 @@ func TestOneCallIsBounded(t *testing.T) {
 		}
 	}
 	m := message()
-	m.Value = []byte(`{"s":"x","deep":{"a":{"b":[` + strings.TrimSuffix(strings.Repeat("1,", 3000), ",") + `]}},"list":[1,2,3,4]}`)
+	deep := `{"a":{"b":[` + strings.TrimSuffix(strings.Repeat("1,", 3000), ",") + `]}}`
+	m.Value = []byte(`{"s":"x","deep":` + deep + `,"many":[7,` + deep + `,` + deep + `],"list":[1,2,3,4]}`)
 	for text, want := range map[string]bool{
 		`event.list.all(x, event == event)`:              false, // of what is compared each time
 		`event.list.exists(x, [event.deep] != [claims])`: true,  // the smaller one counts
 		`event.deep == event.deep`:                       true,
 		`event.deep in [1, event.deep]`:                  true,
+		`"s" in event`:                                   true, // a look-up
+		`7 in event.many`:                                true,
+		`!("none" in event)`:                             true,
+		`event.deep in event.many`:                       false, // of what is compared
 	} {
 		if got := compile(t, c, text, map[string]any{"a": "b"}).Match(m); got != want {
 			t.Errorf("%s is %v", text, got)

@@ -67,6 +67,9 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, begin) // it leaves with the first write, which has the error
 	l.add(feed)
 	l.ended(l.run(r.Context()), req.Topics)
+	if out.broken {
+		panic(http.ErrAbortHandler) // a response that ends as it should would pass off half an event as a whole one
+	}
 }
 
 // ended counts a stream out and logs why it ended.
@@ -148,6 +151,7 @@ type streamWriter struct {
 	timeout time.Duration
 	killed  context.Context // nothing is written once it is done
 	ends    *atomic.Int64   // see writePieces; nil: never
+	broken  bool            // an event was begun that doesn't go on
 	http2   bool
 }
 
@@ -170,6 +174,7 @@ const piece = 64 << 10
 func (s *streamWriter) write(b []byte) error {
 	for first := true; len(b) > 0; first = false {
 		if !first && s.ends != nil && time.Now().UnixNano() >= s.ends.Load() {
+			s.broken = true
 			return errExpired // as in writePieces
 		}
 		n := min(len(b), piece)

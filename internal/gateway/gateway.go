@@ -184,17 +184,33 @@ var errDraining = stream.Errorf(stream.Unavailable, "this gateway is shutting do
 func (g *Gateway) enter(r *http.Request) (visit, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.draining.Err() != nil {
-		return visit{}, errDraining
-	}
-	if g.cfg.Revocations != "" && !g.following.known.Load() {
-		return visit{}, errNotKnown
+	if err := g.open(); err != nil {
+		return visit{}, err
 	}
 	v, err := g.limiter.enter(networkOf(r))
 	if err == nil {
 		g.streams.Add(1)
 	}
 	return v, err
+}
+
+// open returns why nobody is let in, or nil.
+func (g *Gateway) open() error {
+	switch {
+	case g.draining.Err() != nil:
+		return errDraining
+	case g.cfg.Revocations != "" && !g.following.known.Load():
+		return errNotKnown
+	}
+	return nil
+}
+
+// ask is enter for a request that is no stream: it takes no place among them.
+func (g *Gateway) ask(r *http.Request) error {
+	if err := g.open(); err != nil {
+		return err
+	}
+	return g.limiter.ask(networkOf(r))
 }
 
 func (g *Gateway) leave(v visit) {

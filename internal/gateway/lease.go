@@ -149,11 +149,10 @@ func (ls *leases) each(f func(*lease)) {
 	}
 }
 
-// owner names the subject of a grant among all issuers' subjects, "" where no token is needed. One without a subject is
-// as good as its id, and without that as its issuer.
+// owner names the subject of a grant among all issuers' subjects, "" if there is none. A token without a subject is its own.
 func owner(who *auth.Identity) string {
 	switch {
-	case who == nil:
+	case who == nil, who.Subject == "" && who.TokenID == "":
 		return ""
 	case who.Subject == "":
 		return who.Issuer + "\x00\x00" + who.TokenID

@@ -26,7 +26,8 @@ type Limits struct {
 	// proxy that TrustedProxies doesn't name, all clients have the proxy's.
 	PerIP int
 
-	// ConnectRate bounds the streams that one address opens in a second, after a first burst of ten seconds' worth.
+	// ConnectRate bounds the streams that one address opens in a second, and the topics and tickets that it asks for, after
+	// a first burst of ten seconds' worth.
 	ConnectRate float64
 
 	// TrustedProxies are the proxies whose word is taken on who the client is. The rightmost address of X-Forwarded-For
@@ -78,7 +79,7 @@ func (l *limiter) enter(from netip.Prefix) (v visit, err error) {
 	if from.IsValid() && (l.limits.PerIP > 0 || l.limits.ConnectRate > 0) {
 		n := l.networkLocked(from)
 		if n.rate != nil && !n.rate.Allow() {
-			return v, l.over("connectRate", stream.Errorf(stream.TooMany, "your address opens streams too fast"))
+			return v, l.over("connectRate", errTooFast)
 		}
 		if l.limits.PerIP > 0 && n.streams >= l.limits.PerIP {
 			return v, l.over("perIP", stream.Errorf(stream.TooMany, "your address has %d streams, which is the most", n.streams))
@@ -88,6 +89,18 @@ func (l *limiter) enter(from netip.Prefix) (v visit, err error) {
 	}
 	l.all++
 	return v, nil
+}
+
+var errTooFast = stream.Errorf(stream.TooMany, "your address opens streams, or asks for what is no stream, too fast")
+
+// ask counts what is no stream, and comes from an address, against its rate.
+func (l *limiter) ask(from netip.Prefix) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !from.IsValid() || l.limits.ConnectRate == 0 || l.networkLocked(from).rate.Allow() {
+		return nil
+	}
+	return l.over("connectRate", errTooFast)
 }
 
 func (l *limiter) networkLocked(from netip.Prefix) *tally {

@@ -17,12 +17,10 @@ type ticketInfo struct {
 // serveTickets answers POST /v1/tickets?topic=T: what an EventSource's address has in place of a token, which it can't
 // send. Without a topic it is for all that the token grants.
 func (g *Gateway) serveTickets(w http.ResponseWriter, r *http.Request) {
-	v, err := g.enter(r)
-	if err != nil {
+	if err := g.ask(r); err != nil {
 		g.refuse(w, r, err)
 		return
 	}
-	defer g.leave(v)
 	grant, err := g.access.Admit(r)
 	var topics []string
 	if err == nil {

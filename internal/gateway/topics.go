@@ -33,12 +33,10 @@ type windowInfo struct {
 
 // serveTopics answers GET /v1/topics: the topics that the request may read.
 func (g *Gateway) serveTopics(w http.ResponseWriter, r *http.Request) {
-	v, err := g.enter(r)
-	if err != nil {
+	if err := g.ask(r); err != nil {
 		g.refuse(w, r, err)
 		return
 	}
-	defer g.leave(v)
 	grant, err := g.access.Admit(r)
 	if err == nil {
 		err = noParameters(r)

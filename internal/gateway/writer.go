@@ -202,6 +202,9 @@ func (w *writer) pass(c *taken) {
 // interrupt has who writes the rest of a blocked connection's write fail, where nobody is there to take it, or whoever is may
 // no longer have it. Last words go on.
 func (w *writer) interrupt(c *taken) {
+	if c.relieved.Load() {
+		return // it is through
+	}
 	over := false
 	if c.ending == nil {
 		c.ending = c.expired(w.clock)

@@ -93,7 +93,7 @@ func (c *webSocketConn) write(frames []byte) error {
 		queued := c.queued
 		c.queued = nil
 		if len(queued) == 0 || err != nil {
-			c.writing = false
+			c.writing, c.closed = false, c.closed || err != nil // nothing can follow half a frame
 			c.mu.Unlock()
 			return err
 		}

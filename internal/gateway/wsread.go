@@ -97,17 +97,18 @@ func (s *webSocketSession) take(text []byte) error {
 }
 
 // frameCosts are what frames cost of a client's budget that make others work: Kafka, or whoever verifies a token and reads
-// for all its subscriptions anew. A budget fills by frameRate a second, up to frameBurst.
+// for all its subscriptions anew. A budget fills by frameRate a second, up to frameBurst beside what a client's subscriptions
+// take that comes back with all of them.
 var frameCosts = map[string]int{"subscribe": 1, "auth": 10}
 
-const frameRate, frameBurst = 10, 300
+const frameRate, frameBurst = 10, 200
 
 var errManyFrames = stream.Errorf(stream.TooMany, "too many frames that subscribe or bring a token; wait a second")
 
 // affords takes the cost of a frame out of the client's budget, if that is there.
 func (s *webSocketSession) affords(cost int) bool {
 	if s.budget == nil {
-		s.budget = rate.NewLimiter(frameRate, frameBurst)
+		s.budget = rate.NewLimiter(frameRate, frameBurst+s.g.cfg.MaxSubscriptions)
 	}
 	return s.budget.AllowN(time.Now(), cost)
 }
