@@ -23,6 +23,8 @@ import (
 // transport is how a client asks for the stream of the benchmarks' topic, and what it knows an event by.
 type transport struct{ name, request, event string }
 
+func noToken() string { return "" }
+
 // asking returns the request with a token, if there is one.
 func (t transport) asking(token string) string {
 	if token == "" {
@@ -47,7 +49,7 @@ func BenchmarkDelivery(b *testing.B) {
 			const conns, events = 200, 10
 			g := startMeasured(b)
 			defer g.stop(b)
-			audience := g.open(b, conns, t, func() string { return "" })
+			audience := g.open(b, conns, t, noToken)
 			defer audience.close()
 			records := make([]devbroker.Record, events)
 			for i := range records {
@@ -84,7 +86,7 @@ func BenchmarkDelivery(b *testing.B) {
 // Those with a token are each of another subject, that may read its own key alone.
 func BenchmarkIdleConnection(b *testing.B) {
 	for _, t := range transports() {
-		b.Run(t.name, func(b *testing.B) { idleConnections(b, t, func() string { return "" }) })
+		b.Run(t.name, func(b *testing.B) { idleConnections(b, t, noToken) })
 		b.Run(t.name+" with a token", func(b *testing.B) {
 			mint, config := tokensOfSubjects(b)
 			idleConnections(b, t, mint, configEnv+"="+config, "STREAMGW_AUTH_MODE=jwt")

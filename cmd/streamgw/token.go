@@ -125,7 +125,7 @@ func (m *minting) token() (string, error) {
 		return "", err
 	}
 	if len(rules) > 0 {
-		claims["streamgw"] = map[string]any{"subscribe": rules}
+		claims["streamgw"] = auth.Rules{Subscribe: rules}
 	}
 	for _, text := range m.claims {
 		name, value, ok := strings.Cut(text, "=")
@@ -138,16 +138,15 @@ func (m *minting) token() (string, error) {
 	return m.key.Sign(claims)
 }
 
-func (m *minting) rules() (rules []map[string]any, err error) {
+func (m *minting) rules() (rules []auth.ReadRule, err error) {
 	for _, text := range m.subscribe {
 		topic, key, has := strings.Cut(text, "=")
-		rule, checked := map[string]any{"topic": topic}, auth.ReadRule{Topic: topic}
+		rule := auth.ReadRule{Topic: topic}
 		if has {
-			rule["keys"], checked.Keys = []string{key}, auth.Texts{key}
+			rule.Keys = auth.Texts{key}
 		}
-		if err := (auth.Rules{Subscribe: []auth.ReadRule{checked}}).Check(); err != nil {
-			_, what, _ := strings.Cut(err.Error(), ".") // without the place in the list
-			return nil, usageError{fmt.Errorf("--subscribe %s: %s", text, what)}
+		if err := rule.Check(); err != nil {
+			return nil, usageError{fmt.Errorf("--subscribe %s: %w", text, err)}
 		}
 		rules = append(rules, rule)
 	}

@@ -249,6 +249,16 @@ func (v duration) Type() string { return "duration" }
 // pause is a duration that may be none.
 type pause struct{ to *time.Duration }
 
+func (v pause) Set(s string) error {
+	if d, err := time.ParseDuration(s); err == nil && d == 0 {
+		*v.to = 0
+		return nil
+	}
+	return duration(v).Set(s)
+}
+func (v pause) String() string { return duration(v).String() }
+func (v pause) Type() string   { return "duration" }
+
 // skew is a pause for whose owner none is below zero, and zero means another's.
 type skew struct{ to *time.Duration }
 
@@ -268,16 +278,6 @@ func (v skew) String() string {
 	return pause{&d}.String()
 }
 func (v skew) Type() string { return "duration" }
-
-func (v pause) Set(s string) error {
-	if d, err := time.ParseDuration(s); err == nil && d == 0 {
-		*v.to = 0
-		return nil
-	}
-	return duration(v).Set(s)
-}
-func (v pause) String() string { return duration(v).String() }
-func (v pause) Type() string   { return "duration" }
 
 // size is bytes.
 type size struct{ to *int64 }

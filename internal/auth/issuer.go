@@ -68,6 +68,11 @@ func algorithms() []algorithm {
 	}
 }
 
+// named reports whether a name is the algorithm's, or another one of the same.
+func (a algorithm) named(name string) bool {
+	return slices.ContainsFunc(algorithms(), func(b algorithm) bool { return b.name == name && b.method == a.method })
+}
+
 // symmetric reports whether whoever can verify can sign too.
 func (a algorithm) symmetric() bool {
 	_, ok := a.method.(*jwt.SigningMethodHMAC)

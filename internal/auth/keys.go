@@ -51,7 +51,7 @@ func newKey(id string, material any, only string, algs []algorithm) (key, error)
 	k := key{id: id, material: material}
 	var why error
 	for _, a := range algs {
-		if only != "" && only != a.name && only != a.method.Alg() && !(only == "Ed25519" && a.method.Alg() == "EdDSA") {
+		if only != "" && !a.named(only) {
 			why = errors.Join(why, fmt.Errorf("is for %q alone, not for %s", only, a.name))
 		} else if err := a.takes(material); err != nil {
 			why = errors.Join(why, fmt.Errorf("%s %w", a.name, err))

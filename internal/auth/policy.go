@@ -15,18 +15,8 @@ import (
 // Rules say what somebody may read and publish. They stand in a policy, or in a token's own claim `streamgw`, and are the
 // same there. The zero value allows nothing.
 type Rules struct {
-	Subscribe []ReadRule  `json:"subscribe"`
-	Publish   []WriteRule `json:"publish"`
-}
-
-// Check returns what is wrong with topics and templates, naming the place. It doesn't look at filters.
-func (r Rules) Check() error {
-	subscribe := slices.Clone(r.Subscribe)
-	for i := range subscribe {
-		subscribe[i].Filter = ""
-	}
-	_, err := new(compiler).compile(Rules{Subscribe: subscribe, Publish: r.Publish})
-	return err
+	Subscribe []ReadRule  `json:"subscribe,omitzero"`
+	Publish   []WriteRule `json:"publish,omitzero"`
 }
 
 // ReadRule lets some topics be read, or some rows of them. Who has several for a topic may read what either of them lets,
@@ -38,15 +28,22 @@ type ReadRule struct {
 	// Keys and Types are the record keys and event types that may be read. Nil: all; an empty list: none. In both {sub} stands
 	// for the claim of that name, {address.city} for a member of one; {{ and }} are braces. Where the claim is a list, the rule
 	// is for each of its values. A claim that isn't there, or isn't text or a whole number, stands for nothing.
-	Keys  Texts `json:"keys"`
-	Types Texts `json:"types"`
+	Keys  Texts `json:"keys,omitzero"`
+	Types Texts `json:"types,omitzero"`
 
 	// Filter is an expression (CEL) over event, key, type, headers, topic, partition, offset, timestamp and claims. A message
 	// for which it fails, or isn't true, may not be read.
-	Filter string `json:"filter"`
+	Filter string `json:"filter,omitzero"`
 
 	// History is how far back may be read. Nil: as far as Kafka has it; 0: nothing from before the subscription.
-	History *Age `json:"history"`
+	History *Age `json:"history,omitzero"`
+}
+
+// Check returns what is wrong with the topic and the templates, naming the member. It doesn't look at the filter.
+func (r ReadRule) Check() error {
+	r.Filter = ""
+	_, err := new(compiler).readRule(r)
+	return err
 }
 
 // WriteRule lets events be published to some topics.
@@ -90,11 +87,11 @@ func (a *Age) UnmarshalJSON(b []byte) error {
 
 // claimed reads the rules that a token has of its own. What isn't known in them may restrict, so it is an error.
 func claimed(claim any) (r Rules, err error) {
-	raw, err := json.Marshal(claim)
-	if err != nil {
+	if err := checkRules(claim); err != nil {
 		return r, err
 	}
-	if err := checkRules(claim); err != nil {
+	raw, err := json.Marshal(claim)
+	if err != nil {
 		return r, err
 	}
 	return r, json.Unmarshal(raw, &r)

@@ -3,7 +3,10 @@ package expr
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"regexp/syntax"
+	"slices"
 
 	celast "cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
@@ -77,32 +80,27 @@ func (costs) CallCost(function, _ string, args []ref.Val, _ ref.Val) *uint64 {
 }
 
 // valuesIn counts the values of a list or map and of those in it, up to most.
-func valuesIn(v any, most int) (n int) {
-	if n = 1; most <= n {
-		return n
-	}
+func valuesIn(v any, most int) int {
 	if val, ok := v.(ref.Val); ok {
 		v = val.Value()
 	}
 	switch v := v.(type) {
 	case map[string]any:
-		for _, member := range v {
-			if n += valuesIn(member, most-n); n >= most {
-				break
-			}
-		}
+		return 1 + valuesInAll(maps.Values(v), most-1)
 	case []any:
-		for _, member := range v {
-			if n += valuesIn(member, most-n); n >= most {
-				break
-			}
-		}
+		return 1 + valuesInAll(slices.Values(v), most-1)
 	case []ref.Val:
-		for _, member := range v {
-			if n += valuesIn(member, most-n); n >= most {
-				break
-			}
+		return 1 + valuesInAll(slices.Values(v), most-1)
+	}
+	return 1
+}
+
+func valuesInAll[T any](members iter.Seq[T], most int) (n int) {
+	for m := range members {
+		if n >= most {
+			break
 		}
+		n += valuesIn(m, most-n)
 	}
 	return n
 }

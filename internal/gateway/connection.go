@@ -24,15 +24,14 @@ type connection struct {
 	pings   *pings                       // nil but for WebSocket
 	ends    atomic.Int64                 // when its token does, in Unix nanoseconds; may be brought forward from any goroutine
 	lease   *lease                       // nil: nothing ends it
-	// hastened says that the lease is due earlier than the driver was told.
-	hastened bool
-	spoke    time.Time // when something was written last, but for what a round has beside a heartbeat
-	out      outgoing
+	spoke   time.Time                    // when something was written last, but for what a round has beside a heartbeat
+	out     outgoing
 
 	oneFeed   [1]*feed // feeds, of most
 	transport *transportMetrics
 	frames    frames    // of what isn't about one feed
 	round     time.Time // when progress was told and a ping sent last
+	hastened  bool      // the lease is due earlier than the driver was told
 }
 
 // driver runs a connection: a loop of its own, or a writer that has many.

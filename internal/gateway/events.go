@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -66,8 +67,9 @@ func (g *Gateway) serveEvents(w http.ResponseWriter, r *http.Request) {
 	out.open(mediaType)
 	_, _ = io.WriteString(w, begin) // it leaves with the first write, which has the error
 	l.add(feed)
-	l.ended(l.run(r.Context()), req.Topics)
-	if out.broken {
+	err = l.run(r.Context())
+	l.ended(err, req.Topics)
+	if errors.Is(err, errBrokenOff) {
 		panic(http.ErrAbortHandler) // a response that ends as it should would pass off half an event as a whole one
 	}
 }
@@ -150,8 +152,7 @@ type streamWriter struct {
 	rc      *http.ResponseController
 	timeout time.Duration
 	killed  context.Context // nothing is written once it is done
-	ends    *atomic.Int64   // see writePieces; nil: never
-	broken  bool            // an event was begun that doesn't go on
+	ends    *atomic.Int64   // see writePieces
 	http2   bool
 }
 
@@ -172,22 +173,8 @@ func (s *streamWriter) open(mediaType string) {
 const piece = 64 << 10
 
 func (s *streamWriter) write(b []byte) error {
-	for first := true; len(b) > 0; first = false {
-		if !first && s.ends != nil && time.Now().UnixNano() >= s.ends.Load() {
-			s.broken = true
-			return errExpired // as in writePieces
-		}
-		n := min(len(b), piece)
-		if err := s.rc.SetWriteDeadline(time.Now().Add(s.timeout)); err != nil {
-			return err
-		}
-		if err := s.killed.Err(); err != nil { // a cut that comes later moves the deadline that was just set
-			return err
-		}
-		if _, err := s.w.Write(b[:n]); err != nil {
-			return err
-		}
-		b = b[n:]
+	if err := writePieces(s, b, s.timeout, s.ends); err != nil {
+		return err
 	}
 	if err := s.rc.Flush(); err != nil {
 		return err
@@ -196,6 +183,16 @@ func (s *streamWriter) write(b []byte) error {
 		return s.rc.SetWriteDeadline(time.Time{})
 	}
 	return nil
+}
+
+// Write is for writePieces, as SetWriteDeadline is.
+func (s *streamWriter) Write(b []byte) (int, error) { return s.w.Write(b) }
+
+func (s *streamWriter) SetWriteDeadline(t time.Time) error {
+	if err := s.rc.SetWriteDeadline(t); err != nil {
+		return err
+	}
+	return s.killed.Err() // a cut that comes later moves the deadline that was just set
 }
 
 // cut makes a write that waits fail, from any goroutine. killed is done by then, so that none begins anew.

@@ -78,8 +78,8 @@ func (l *limiter) enter(from netip.Prefix) (v visit, err error) {
 	}
 	if from.IsValid() && (l.limits.PerIP > 0 || l.limits.ConnectRate > 0) {
 		n := l.networkLocked(from)
-		if n.rate != nil && !n.rate.Allow() {
-			return v, l.over("connectRate", errTooFast)
+		if err := l.paceLocked(n); err != nil {
+			return v, err
 		}
 		if l.limits.PerIP > 0 && n.streams >= l.limits.PerIP {
 			return v, l.over("perIP", stream.Errorf(stream.TooMany, "your address has %d streams, which is the most", n.streams))
@@ -91,16 +91,22 @@ func (l *limiter) enter(from netip.Prefix) (v visit, err error) {
 	return v, nil
 }
 
-var errTooFast = stream.Errorf(stream.TooMany, "your address opens streams, or asks for what is no stream, too fast")
-
 // ask counts what is no stream, and comes from an address, against its rate.
 func (l *limiter) ask(from netip.Prefix) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !from.IsValid() || l.limits.ConnectRate == 0 || l.networkLocked(from).rate.Allow() {
+	if !from.IsValid() || l.limits.ConnectRate == 0 {
 		return nil
 	}
-	return l.over("connectRate", errTooFast)
+	return l.paceLocked(l.networkLocked(from))
+}
+
+// paceLocked holds an address against its rate.
+func (l *limiter) paceLocked(n *tally) error {
+	if n.rate == nil || n.rate.Allow() {
+		return nil
+	}
+	return l.over("connectRate", stream.Errorf(stream.TooMany, "your address opens streams, or asks for what is no stream, too fast"))
 }
 
 func (l *limiter) networkLocked(from netip.Prefix) *tally {

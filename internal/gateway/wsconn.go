@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -102,15 +103,18 @@ func (c *webSocketConn) write(frames []byte) error {
 	}
 }
 
+// errBrokenOff says that a message was begun of which the client may not have the rest.
+var errBrokenOff = fmt.Errorf("in the midst of a message: %w", errExpired)
+
 // writePieces writes b, and waits for the client: so long for each piece of it. It begins no further piece once the client
-// may have nothing more: ends is when, in Unix nanoseconds.
+// may have nothing more, and returns errBrokenOff: ends is when, in Unix nanoseconds; nil: never.
 func writePieces(conn interface {
 	io.Writer
 	SetWriteDeadline(time.Time) error
 }, b []byte, timeout time.Duration, ends *atomic.Int64) error {
 	for first := true; len(b) > 0; first = false {
-		if !first && time.Now().UnixNano() >= ends.Load() {
-			return errExpired
+		if !first && ends != nil && time.Now().UnixNano() >= ends.Load() {
+			return errBrokenOff
 		}
 		n := min(len(b), piece)
 		if err := conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {

@@ -139,10 +139,10 @@ func (s *webSocketSession) refuse(f clientFrame, err error) error {
 // subscribe opens a subscription. It is the reader that waits for it, so that the others go on meanwhile.
 func (s *webSocketSession) subscribe(f clientFrame) error {
 	req, err := f.request(s.g, s.grant)
-	if s.grant == nil && err != nil {
+	switch {
+	case err != nil && s.grant == nil:
 		return s.strike(f, err)
-	}
-	if err != nil {
+	case err != nil:
 		return s.refuse(f, err)
 	}
 	refusal, err := s.ask(func() error { return s.room(f.id()) })
